@@ -1,0 +1,74 @@
+"""Errors that say what was wrong, where, and how to mend it.
+
+Only the faces (`cli`, `plugin`) print them and turn them into an exit code; everything below raises.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class MultihostError(Exception):
+    """A problem that a person can mend.
+
+    Args:
+        what: One sentence: what was found.
+        where: The file, line, key, host or path that it is about.
+        expected: What would have been right, when that is not obvious.
+        hint: The remedy, as something to do.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: str | None = None,
+        expected: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = where
+        self.expected = expected
+        self.hint = hint
+
+    def __str__(self) -> str:
+        lines = [self.what]
+        for label, value in (("where", self.where), ("expected", self.expected), ("remedy", self.hint)):
+            if value:
+                lines.append(f"  {label}: " + value.replace("\n", "\n    "))
+        return "\n".join(lines)
+
+
+class UsageProblem(MultihostError):
+    """What the user typed or configured cannot be acted on (exit code 2, pytest's 4)."""
+
+    exit_code = 2
+
+
+class NotReady(MultihostError):
+    """The environment could not be provisioned or proven (exit code 3)."""
+
+    exit_code = 3
+
+
+class HostsUnreachable(MultihostError):
+    """One or more hosts gave no answer (exit code 4)."""
+
+    exit_code = 4
+
+
+class LaunchFailed(MultihostError):
+    """A launcher ended, or its ranks did not all report in, before the first test (exit code 4)."""
+
+    exit_code = 4
+
+
+class PlacementImpossible(MultihostError):
+    """The hosts of this job cannot hold the ranks that a test asks for: a skip, or a failure when strict."""
+
+
+class ProtocolError(MultihostError):
+    """The other end of a channel said something that it may not say."""

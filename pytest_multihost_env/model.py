@@ -1,0 +1,217 @@
+"""The values that the stages hand to each other: frozen, small, and without behaviour that touches the world."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Host:
+    """One machine of the job and the number of ranks that it may run at the same time."""
+
+    name: str
+    slots: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Allocation:
+    """The hosts of this job, in the order of their source, and which source named them."""
+
+    hosts: tuple[Host, ...]
+    source: str
+
+    @property
+    def slots(self) -> int:
+        """All slots of all hosts."""
+        return sum(host.slots for host in self.hosts)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Host names, in order."""
+        return tuple(host.name for host in self.hosts)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Shape:
+    """What a test asks for.  Tests of equal shape share a warm gang.
+
+    Attributes:
+        ranks: Size of the communicator.
+        hosts: Exactly this many hosts, or None: as few as hold the ranks.
+        per_host: Exactly this many ranks on each host, or None.
+        env: Variables that the marker sets on the ranks, sorted by name.
+    """
+
+    ranks: int
+    hosts: int | None = None
+    per_host: int | None = None
+    env: tuple[tuple[str, str], ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Place:
+    """Where one rank runs.  `local_rank` counts the ranks of the same gang on that host from 0."""
+
+    rank: int
+    host: str
+    local_rank: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Placement:
+    """One place for each rank, in rank order; ranks of one host are neighbours."""
+
+    places: tuple[Place, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of ranks (the world size)."""
+        return len(self.places)
+
+    @property
+    def counts(self) -> tuple[tuple[str, int], ...]:
+        """`(host, number of ranks)` in rank order."""
+        counts: dict[str, int] = {}
+        for place in self.places:
+            counts[place.host] = counts.get(place.host, 0) + 1
+        return tuple(counts.items())
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Names of the hosts that hold a rank, in rank order."""
+        return tuple(host for host, _ in self.counts)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Command:
+    """A process to start: its arguments, what it adds to the environment, and what it reads on stdin."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    stdin: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LaunchSpec:
+    """What a launcher turns into commands: these ranks, on these hosts, each running `program`.
+
+    Attributes:
+        placement: One place for each rank.
+        program: Arguments of the process that every rank runs; the first is an absolute path.
+        executable: The launcher's own program (`/x/bin/mpirun`), or "" when it has none.
+        version: The launcher's version as `(5, 0)`; `()` when unknown.
+        forward: Names of variables, set in the launcher's environment, that each rank must receive.
+        secret: Handed to each rank out of sight: never in an argument.
+        secret_name: The variable that carries `secret` where the launcher forwards variables.
+        extra_args: The user's own launcher arguments; they win over ours.
+        local_only: Every rank runs on this machine.
+        as_root: The user is root, which Open MPI refuses unless told.
+    """
+
+    placement: Placement
+    program: tuple[str, ...]
+    executable: str
+    version: tuple[int, ...]
+    forward: tuple[str, ...]
+    secret: str
+    secret_name: str
+    extra_args: tuple[str, ...] = ()
+    local_only: bool = True
+    as_root: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Variable:
+    """One decision about one environment variable of one rank.
+
+    Attributes:
+        name: The variable.
+        value: What the rank receives; None when it does not receive it.
+        status: `SET`, `PASSED`, `BLOCKED` or `UNSET`.
+        rule: The rule that decided, as a person would write it (`prefix TT_`).
+        origin: Where that rule stands (`profile tenstorrent`, `pyproject.toml`, `marker`).
+    """
+
+    name: str
+    value: str | None
+    status: str
+    rule: str
+    origin: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RankEnv:
+    """The environment of one rank with the reason for each variable."""
+
+    variables: tuple[Variable, ...]
+
+    @property
+    def values(self) -> dict[str, str]:
+        """Name to value, of what the rank receives."""
+        return {v.name: v.value for v in self.variables if v.value is not None}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Generation:
+    """A published environment: immutable, proven, known by its manifest's digest.
+
+    Attributes:
+        path: Its directory; absolute and final.
+        key: Fingerprint of source, interpreter, platform, options and tool version.
+        digest: sha256 of its manifest.
+        reused: It was there already; nothing was copied.
+        built_by: `host:pid` of the builder.
+        added: Distributions that SOURCE lacked and that were added (`pytest 9.0`).
+        seconds: How long making or proving it took.
+    """
+
+    path: Path
+    key: str
+    digest: str
+    reused: bool
+    built_by: str
+    added: tuple[str, ...]
+    seconds: float
+
+    @property
+    def python(self) -> Path:
+        """The interpreter that ranks and pytest run."""
+        return self.path / "bin" / "python"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RankRecord:
+    """Everything that one rank said about one test.
+
+    Attributes:
+        rank: Its rank in the gang.
+        host: The host that it ran on.
+        reports: Serialised pytest reports, in the order of arrival.
+        done: The rank said that it finished the test, after all reports.
+        exit: Exit code of the rank's process (negative: the signal that killed it); None while it runs.
+        lost: Why the channel to the rank ended, or None.
+        stacks: Python stacks at the time limit, or "".
+        output: Tail of what the process wrote past pytest's capture.
+    """
+
+    rank: int
+    host: str
+    reports: tuple[Mapping[str, object], ...] = ()
+    done: bool = False
+    exit: int | None = None
+    lost: str | None = None
+    stacks: str = ""
+    output: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Completed:
+    """How a command on one host ended.  `error` says why it did not run at all; it is None when it ran."""
+
+    host: str
+    code: int | None
+    stdout: str
+    stderr: str
+    error: str | None = None
