@@ -1,0 +1,129 @@
+"""The one table of settings: options, variables, ini twins, file keys, docs and checks are all made from it."""
+
+from __future__ import annotations
+
+import dataclasses
+import keyword
+from typing import Final, Literal
+
+Kind = Literal["str", "path", "int", "seconds", "bool", "list", "args"]
+
+ALL_PROFILES: Final = ("tenstorrent", "torch", "mpi", "ci")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Setting:
+    """Everything that is to be known about one setting.
+
+    Attributes:
+        name: Its name, as in the file and after `--multihost-`.
+        kind: What its value is; `args` is a command line, split as a shell splits it.
+        help: One sentence for `--help` and the docs.
+        default: The value when no layer gives one.
+        metavar: Placeholder in `--help`; None for a flag.
+        choices: The only values that are accepted; () for any.
+        everywhere: It is also an option and a variable, not only a file key and an ini twin.
+        adds: A list whose layers add up, weakest first, instead of the strongest replacing the others.
+        lines: Text is one list item a line; otherwise commas and blanks divide too.
+        file_key: Where it stands in the configuration file, when not under its own name.
+    """
+
+    name: str
+    kind: Kind
+    help: str
+    default: object = None
+    metavar: str | None = None
+    choices: tuple[str, ...] = ()
+    everywhere: bool = True
+    adds: bool = False
+    lines: bool = False
+    file_key: str = ""
+
+    @property
+    def attribute(self) -> str:
+        """Name of the attribute of `Settings`."""
+        plain = self.name.replace("-", "_")
+        return f"{plain}_" if keyword.iskeyword(plain) else plain
+
+    @property
+    def option(self) -> str:
+        """The pytest option."""
+        return f"--multihost-{self.name}"
+
+    @property
+    def variable(self) -> str:
+        """The environment variable."""
+        return "MULTIHOST_ENV_" + self.name.replace("-", "_").upper()
+
+    @property
+    def ini(self) -> str:
+        """The pytest ini twin, also the option's `dest`."""
+        return "multihost_" + self.name.replace("-", "_")
+
+
+SETTINGS: Final[tuple[Setting, ...]] = (
+    Setting("venv", "path", "the virtual environment that every host shall run", metavar="SOURCE"),
+    Setting(
+        "target",
+        "path",
+        "where the environment is published, on storage that all hosts share; relative to rootdir",
+        default="python_env",
+        metavar="DIR",
+    ),
+    Setting(
+        "hosts", "str", "hosts and slots, as in node[01-04]:8,gpu1:4; default: PBS, Slurm, this machine", metavar="SET"
+    ),
+    Setting("hostfile", "path", "file of hosts in the grammar of Open MPI or MPICH, or plain", metavar="FILE"),
+    Setting("launcher", "str", "what starts the ranks, or auto", default="auto", metavar="NAME"),
+    Setting("launcher-args", "args", "appended to the launcher's command", default=(), metavar="STR"),
+    Setting("ranks", "int", "also run every test that has no marker on N ranks", metavar="N"),
+    Setting("timeout", "seconds", "limit for one test on its ranks, in seconds", default=300.0, metavar="S"),
+    Setting(
+        "env",
+        "list",
+        "give the ranks one variable: NAME=VALUE, or NAME as it is in this shell (repeatable)",
+        default=(),
+        metavar="NAME[=VALUE]",
+        adds=True,
+        lines=True,
+    ),
+    Setting(
+        "pass",
+        "list",
+        "also pass the variables whose names begin so; all: passes every one (repeatable)",
+        default=(),
+        metavar="PREFIX_",
+        adds=True,
+        file_key="environment.pass",
+    ),
+    Setting(
+        "block",
+        "list",
+        "do not pass this variable automatically; a name or a pattern with * (repeatable)",
+        default=(),
+        metavar="NAME",
+        adds=True,
+        file_key="environment.block",
+    ),
+    Setting(
+        "check",
+        "str",
+        "what is checked on all hosts before the first test; default: smoke with more than one host",
+        metavar="WHAT",
+        choices=("off", "smoke", "drift", "strict"),
+    ),
+    Setting("strict", "bool", "too few hosts or slots for a test is a failure instead of a skip", default=False),
+    Setting("no-reexec", "bool", "leave the controller in the Python that pytest was started with", default=False),
+    Setting("dry-run", "bool", "print the plan and stop", default=False),
+    Setting(
+        "profiles",
+        "list",
+        "sets of environment rules to begin with",
+        default=ALL_PROFILES,
+        metavar="NAME",
+        choices=ALL_PROFILES,
+        everywhere=False,
+    ),
+)
+
+BY_NAME: Final[dict[str, Setting]] = {setting.name: setting for setting in SETTINGS}
