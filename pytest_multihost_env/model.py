@@ -94,6 +94,23 @@ class Command:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Traits:
+    """What must be known of a launcher before it is called.
+
+    Attributes:
+        programs: Names of its executable, best first; empty: it needs none.
+        version_flag: Makes the executable print its name and version.
+        mpi: The ranks that it starts form an MPI world.
+        remote: It can start ranks on other machines.
+    """
+
+    programs: tuple[str, ...] = ()
+    version_flag: str = "--version"
+    mpi: bool = False
+    remote: bool = True
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class LaunchSpec:
     """What a launcher turns into commands: these ranks, on these hosts, each running `program`.
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
-from pytest_multihost_env.model import Allocation, Command, LaunchSpec
+from pytest_multihost_env.model import Allocation, Command, LaunchSpec, Traits
 
 
 class HostSource(Protocol):
@@ -29,8 +29,7 @@ class Launcher(Protocol):
     """Turns "these ranks on these hosts" into commands.  Computes only; `launch.job` starts them."""
 
     name: str
-    mpi: bool
-    """Ranks that it starts form an MPI world."""
+    traits: Traits
 
     def refuses(self, executable: str, version_text: str) -> str | None:
         """Return a sentence why `executable`, which printed `version_text`, is not this launcher; None if it is."""

@@ -1,0 +1,165 @@
+"""The rank's own program: a real pytest session that runs the tests it is told to, one at a time.
+
+    python -m pytest_multihost_env.gang.rank CHANNEL_FD STACKS_FD
+
+Needs pytest and the standard library.  Messages to the controller: collect-error, ready, report, done.
+Messages from it: session, run, finish.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_multihost_env import wire
+
+SECTION_LIMIT = 1 << 20
+
+
+class Line:
+    """The channel to the supervisor, blocking."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._sock = socket.socket(fileno=descriptor)
+        self._decoder = wire.Decoder()
+        self._waiting: list[wire.Message] = []
+
+    def say(self, kind: str, **fields: object) -> None:
+        """Send one message."""
+        self._sock.sendall(wire.encode({"ev": kind, **fields}))
+
+    def hear(self) -> wire.Message:
+        """Return the next order; the end of the channel is an order to finish."""
+        while not self._waiting:
+            data = self._sock.recv(1 << 16)
+            if not data:
+                return {"do": "finish"}
+            self._waiting = self._decoder.feed(data)
+        return self._waiting.pop(0)
+
+
+class RankPlugin:
+    """Replaces pytest's run loop by the controller's orders and sends every report home."""
+
+    def __init__(self, line: Line, session: wire.Message) -> None:
+        self.line = line
+        self.rank = int(session["rank"])
+        self.size = int(session["size"])
+        self.mpi = bool(session["mpi"])
+        self._config: pytest.Config
+        self._sequence = 0
+
+    def pytest_configure(self, config: pytest.Config) -> None:
+        """Remember the configuration: serialising a report is one of its hooks."""
+        self._config = config
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Send what could not be collected."""
+        if report.failed:
+            self.line.say("collect-error", nodeid=report.nodeid, text=report.longreprtext)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        """Say that the rank is ready, then obey until told to finish."""
+        items = {item.nodeid: item for item in session.items}
+        self.line.say("ready", ids=list(items), world=_world(self.size) if self.mpi else {})
+        while (order := self.line.hear())["do"] != "finish":
+            self._sequence = order["seq"]
+            item = items[order["id"]]
+            following = items.get(order["next"]) if order["next"] else None
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+            self.line.say("done", seq=self._sequence)
+        return True
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Send one report as plain values, with overlong captured text cut in the middle."""
+        data = self._config.hook.pytest_report_to_serializable(config=self._config, report=report)
+        data["sections"] = [(name, _cut(text)) for name, text in data.get("sections", ())]
+        self.line.say("report", seq=self._sequence, data=_plain(data))
+
+
+def _cut(text: str) -> str:
+    if len(text) <= SECTION_LIMIT:
+        return text
+    half = SECTION_LIMIT // 2
+    return f"{text[:half]}\n[... {len(text) - SECTION_LIMIT} characters left out ...]\n{text[-half:]}"
+
+
+def _plain(value: Any) -> Any:
+    """Return `value` in terms that JSON has; what it has not, as text."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    return str(value)
+
+
+def _world(expected: int) -> dict[str, object]:
+    """Return size, rank and library of the MPI world, or why there is none.
+
+    After collection, so that a suite's own `mpi4py.rc` settings have taken effect.
+    """
+    try:
+        import mpi4py
+    except ImportError as error:
+        return {"missing": str(error)}
+    if not mpi4py.rc.initialize:
+        return {"size": expected, "library": "not initialised, as mpi4py.rc asks"}
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:
+        return {"broken": str(error)}
+    return {"size": MPI.COMM_WORLD.size, "rank": MPI.COMM_WORLD.rank, "library": MPI.Get_library_version().split("\n")[0]}
+
+
+def configure(session: wire.Message, line: Line) -> pytest.Config:
+    """Return the configuration of this rank's session: the controller's options, without what only one may do."""
+    private = Path(tempfile.mkdtemp(prefix=f"multihost-rank{session['rank']}-"))
+    options: dict[str, Any] = dict(session["options"])
+    # The controller alone writes the cache, selects tests, and talks to the terminal.
+    options["override_ini"] = [*(options.get("override_ini") or []), f"cache_dir={private / 'cache'}"]
+    options["plugins"] = [*(options.get("plugins") or []), "no:terminal"]
+    if options.get("basetemp"):
+        options["basetemp"] = str(Path(options["basetemp"]) / f"rank{session['rank']}-{os.getpid()}")
+    if session.get("cwd_on_path"):
+        sys.path.insert(0, "")
+    config = pytest.Config.fromdictargs(options, list(session["args"]))
+    config.pluginmanager.register(RankPlugin(line, session), "multihost_env_rank")
+    config.add_cleanup(lambda: _remove(private))
+    return config
+
+
+def _remove(directory: Path) -> None:
+    import shutil
+
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the session that the controller describes; return pytest's exit code, 0 once told to finish."""
+    line = Line(int(argv[0]))
+    with os.fdopen(int(argv[1]), "wb", buffering=0, closefd=False) as stacks:
+        faulthandler.register(signal.SIGUSR1, file=stacks, all_threads=True)
+        session = line.hear()
+        if session["do"] != "session":
+            return 0
+        config = configure(session, line)
+        code = config.hook.pytest_cmdline_main(config=config)
+        config._ensure_unconfigure()
+        # Failed tests are in the reports; only a session that itself broke ends in another way than 0.
+        return 0 if int(code) in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED} else int(code)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

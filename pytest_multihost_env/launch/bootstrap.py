@@ -1,0 +1,359 @@
+"""The far end: one small supervisor for each rank.  Standard library only; started by a launcher.
+
+    python -P bootstrap.py ADDRESS[,ADDRESS...] [--ranks 0,1 --key-on-stdin]
+
+It connects to the controller, proves itself, says hello, and then does what it is told: start one program with
+exactly the environment that the channel delivered, relay what that program says, have it show its stacks, end it.
+When the channel is gone, so is the program: nothing that we started outlives the controller, whatever became of
+mpirun or ssh.
+
+Messages to the controller:  hello, started, failed, child, output, stacks, exit
+Messages from it:            start, tell, dump, stop
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from pytest_multihost_env import wire
+
+KEY_VARIABLE = "MULTIHOST_ENV_CHANNEL_KEY"
+RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID")
+CONNECT_LIMIT = 20.0
+TAIL = 64 << 10
+STACKS_QUIET = 0.25
+_PR_SET_PDEATHSIG = 1
+
+
+def own_rank(environ: Mapping[str, str]) -> int:
+    """Return the rank that the launcher gave to this process.
+
+    The variables are those of Open MPI and PRRTE (prte-map), MPICH's Hydra (PMI) and srun(1).
+    """
+    for name in RANK_VARIABLES:
+        if environ.get(name, "").isdigit():
+            return int(environ[name])
+    raise SystemExit(f"multihost-env: none of {', '.join(RANK_VARIABLES)} is set: no launcher started this process")
+
+
+def connect(addresses: Sequence[str], key: bytes) -> socket.socket:
+    """Return a proven connection to the first address that answers; try for `CONNECT_LIMIT` seconds."""
+    end = time.monotonic() + CONNECT_LIMIT
+    reason = "no address was given"
+    while time.monotonic() < end:
+        for address in addresses:
+            host, _, port = address.rpartition(":")
+            try:
+                sock = socket.create_connection((host, int(port)), timeout=3)
+                sock.settimeout(5)
+                wire.introduce(sock, key)
+            except (OSError, wire.WireError) as error:
+                reason = f"{address}: {error}"
+                continue
+            wire.keep_alive(sock)
+            sock.settimeout(None)
+            return sock
+        time.sleep(0.1)
+    raise SystemExit(f"multihost-env: {socket.gethostname()}: the controller cannot be reached: {reason}")
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class Tail:
+    """The last `TAIL` bytes of a stream."""
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+
+    def add(self, data: bytes) -> None:
+        """Append, and forget the oldest."""
+        self._data += data
+        if len(self._data) > 2 * TAIL:
+            del self._data[:-TAIL]
+
+    def take(self) -> str:
+        """Return the text and start anew."""
+        text = bytes(self._data[-TAIL:]).decode("utf-8", "replace")
+        self._data.clear()
+        return text
+
+
+class Program:
+    """The one program that a supervisor runs, and its pipes."""
+
+    def __init__(self, order: wire.Message) -> None:
+        self.stream = bool(order.get("stream"))
+        ours, theirs = socket.socketpair()
+        self.stacks, stacks_end = os.pipe()
+        self.output, output_end = os.pipe()
+        self.errors, errors_end = os.pipe() if order.get("split") else (-1, output_end)
+        argv = [part.format(channel=theirs.fileno(), stacks=stacks_end) for part in order["argv"]]
+        for end in (theirs.fileno(), stacks_end):
+            os.set_inheritable(end, True)
+        try:
+            # Hydra hands its ranks a socket by number (PMI_FD), so what is inheritable must stay open.
+            self.process = subprocess.Popen(
+                argv,
+                env=order["env"],
+                cwd=order["cwd"],
+                stdin=subprocess.PIPE if order.get("stdin") is not None else subprocess.DEVNULL,
+                stdout=output_end,
+                stderr=errors_end,
+                close_fds=False,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
+            )
+        finally:
+            theirs.close()
+            for end in {stacks_end, output_end, errors_end}:
+                os.close(end)
+        self.channel = ours
+        self.decoder = wire.Decoder()
+        self.tail = Tail()
+        if self.process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self.process.stdin.write(order["stdin"].encode())
+                self.process.stdin.close()
+
+    def kill(self, number: int) -> None:
+        """Send a signal to the program and everything in its process group."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, number)
+
+
+class Supervisor:
+    """One rank's far end: a single-threaded loop over the channel, the program's pipes and signals."""
+
+    def __init__(self, sock: socket.socket, rank: int) -> None:
+        self.sock = sock
+        self.rank = rank
+        self.decoder = wire.Decoder()
+        self.program: Program | None = None
+        self.selector = selectors.DefaultSelector()
+        self.kill_at: float | None = None
+        self.running = True
+
+    def send(self, kind: str, **fields: object) -> None:
+        """Send one message; a channel that is gone ends the program."""
+        try:
+            self.sock.sendall(wire.encode({"t": kind, **fields}))
+        except OSError:
+            self.end()
+
+    def end(self) -> None:
+        """Kill the program at once and leave the loop."""
+        if self.program is not None:
+            self.program.kill(signal.SIGKILL)
+        self.running = False
+
+    def loop(self) -> None:
+        """Serve until told to stop or until the channel is gone."""
+        wake, notify = socket.socketpair()
+        wake.setblocking(False)
+        notify.setblocking(False)
+        signal.set_wakeup_fd(notify.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
+            signal.signal(number, lambda _number, _frame: None)
+        self.selector.register(self.sock, selectors.EVENT_READ, self._from_controller)
+        self.selector.register(wake, selectors.EVENT_READ, lambda: self._signals(wake))
+        self.send(
+            "hello",
+            rank=self.rank,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            protocol=wire.PROTOCOL,
+            python=sys.version.split()[0],
+            executable=sys.executable,
+        )
+        while self.running:
+            limit = None if self.kill_at is None else max(0.0, self.kill_at - time.monotonic())
+            for key, _ in self.selector.select(limit):
+                key.data()
+            if self.kill_at is not None and time.monotonic() >= self.kill_at:
+                self.end()
+        self._reap()
+
+    def _from_controller(self) -> None:
+        try:
+            data = self.sock.recv(1 << 16)
+            messages = self.decoder.feed(data) if data else None
+        except (OSError, wire.WireError):
+            messages = None
+        if messages is None:
+            self.end()
+            return
+        for message in messages:
+            self._obey(message)
+
+    def _obey(self, message: wire.Message) -> None:
+        kind = message.get("t")
+        if kind == "start":
+            self._start(message)
+        elif kind == "tell" and self.program is not None:
+            with contextlib.suppress(OSError):
+                self.program.channel.sendall(wire.encode(message["m"]))
+        elif kind == "dump":
+            self._dump()
+        elif kind == "stop":
+            self._stop(float(message.get("grace", 0)))
+
+    def _start(self, order: wire.Message) -> None:
+        keep = tuple(order.get("keep", ()))
+        kept = {name: value for name, value in os.environ.items() if name.startswith(keep)} if keep else {}
+        order["env"] = {**kept, **order["env"]}
+        cwd = order["cwd"]
+        if not os.path.isdir(cwd):  # noqa: PTH112 - pathlib would cost every rank 5 ms
+            self.send("failed", why=f"the working directory {cwd} does not exist on this host")
+            return
+        try:
+            self.program = Program(order)
+        except OSError as error:
+            self.send("failed", why=f"{order['argv'][0]} cannot be run on this host: {error.strerror}")
+            return
+        self.selector.register(self.program.channel, selectors.EVENT_READ, self._from_program)
+        self.selector.register(self.program.output, selectors.EVENT_READ, self._output)
+        if self.program.errors >= 0:
+            self.selector.register(self.program.errors, selectors.EVENT_READ, self._errors)
+        self.send("started", pid=self.program.process.pid)
+
+    def _from_program(self) -> None:
+        program = self.program
+        assert program is not None  # noqa: S101 - registered together with the program
+        try:
+            data = program.channel.recv(1 << 18)
+            messages = program.decoder.feed(data) if data else None
+        except (OSError, wire.WireError) as error:
+            self.send("output", data=f"\nmultihost-env: the rank's channel broke: {error}\n")
+            messages = None
+        if messages is None:
+            self.selector.unregister(program.channel)
+            return
+        for message in messages:
+            self.send("child", m=message)
+
+    def _output(self) -> None:
+        program = self.program
+        assert program is not None  # noqa: S101 - registered together with the program
+        data = os.read(program.output, 1 << 16)
+        if not data:
+            self.selector.unregister(program.output)
+        elif program.stream:
+            self.send("output", data=data.decode("utf-8", "replace"))
+        else:
+            program.tail.add(data)
+
+    def _errors(self) -> None:
+        program = self.program
+        assert program is not None  # noqa: S101 - registered together with the program
+        data = os.read(program.errors, 1 << 16)
+        if data:
+            program.tail.add(data)
+        else:
+            self.selector.unregister(program.errors)
+
+    def _dump(self) -> None:
+        """Have the program write its Python stacks (faulthandler answers even inside a blocked collective)."""
+        program = self.program
+        text = b""
+        if program is not None and program.process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                program.process.send_signal(signal.SIGUSR1)
+            with selectors.DefaultSelector() as quiet:
+                quiet.register(program.stacks, selectors.EVENT_READ)
+                limit = 2.0
+                while quiet.select(limit):
+                    chunk = os.read(program.stacks, 1 << 16)
+                    if not chunk:
+                        break
+                    text += chunk
+                    limit = STACKS_QUIET
+        tail = program.tail.take() if program is not None else ""
+        self.send("stacks", text=text.decode("utf-8", "replace"), output=tail)
+
+    def _stop(self, grace: float) -> None:
+        if self.program is None or self.program.process.poll() is not None or grace <= 0:
+            self.end()
+            return
+        self.program.kill(signal.SIGTERM)
+        self.kill_at = time.monotonic() + grace
+
+    def _signals(self, wake: socket.socket) -> None:
+        for number in wake.recv(64):
+            if number == signal.SIGCHLD:
+                self._reap()
+            elif number == signal.SIGTERM and self.kill_at is None:
+                # The launcher ends the job.  Say what is known, then go before it loses patience.
+                self._stop(0.5)
+
+    def _reap(self) -> None:
+        program = self.program
+        if program is None or program.process.poll() is None:
+            if program is not None and not self.running:
+                program.process.wait()
+            else:
+                return
+        program.kill(signal.SIGKILL)
+        self._drain()
+        self.program = None
+        self.send("exit", code=program.process.returncode, output=program.tail.take())
+        if self.kill_at is not None:
+            self.running = False
+
+    def _drain(self) -> None:
+        """Relay what is already in the pipes, without waiting for grandchildren that hold them open."""
+        end = time.monotonic() + 1
+        sources = {key.fileobj for key in self.selector.get_map().values() if key.data in self._readers}
+        while time.monotonic() < end:
+            ready = [key for key, _ in self.selector.select(0) if key.data in self._readers]
+            for key in ready:
+                key.data()
+            if not ready:
+                break
+        for source in sources:
+            with contextlib.suppress(KeyError, ValueError):
+                self.selector.unregister(source)
+
+    @property
+    def _readers(self) -> tuple[Callable[[], None], ...]:
+        return (self._from_program, self._output, self._errors)
+
+
+def serve(addresses: Sequence[str], key: bytes, rank: int) -> None:
+    """Connect and supervise one rank."""
+    Supervisor(connect(addresses, key), rank).loop()
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Supervise the rank that the launcher made of this process, or several when told which."""
+    parser = argparse.ArgumentParser(prog="bootstrap")
+    parser.add_argument("addresses")
+    parser.add_argument("--ranks", default="")
+    parser.add_argument("--key-on-stdin", action="store_true")
+    options = parser.parse_args(argv)
+    text = sys.stdin.readline().strip() if options.key_on_stdin else os.environ.pop(KEY_VARIABLE, "")
+    key = bytes.fromhex(text)
+    addresses = options.addresses.split(",")
+    ranks = [int(rank) for rank in options.ranks.split(",")] if options.ranks else [own_rank(os.environ)]
+    for rank in ranks[1:]:
+        if os.fork() == 0:
+            serve(addresses, key, rank)
+            os._exit(0)
+    serve(addresses, key, ranks[0])
+    for _ in ranks[1:]:
+        os.wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,356 @@
+"""One launcher call and the channels to the ranks that it started: start, listen, talk, end.
+
+Single-threaded: whoever owns a job calls `poll`, which waits for messages of all ranks at once.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import secrets
+import selectors
+import shlex
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+from pytest_multihost_env import process, wire
+from pytest_multihost_env.errors import LaunchFailed
+from pytest_multihost_env.launch import bootstrap
+from pytest_multihost_env.model import Command, LaunchSpec, Placement
+from pytest_multihost_env.protocols import Launcher
+
+START_LIMIT = 60.0
+HANDSHAKE_LIMIT = 5.0
+SEND_LIMIT = 20.0
+SILENT_LIMIT = 15
+_SLICE = 0.2
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A launcher, the executable that was found for it, and how to call it.
+
+    Attributes:
+        launcher: Computes the command.
+        executable: Its program, "" when it needs none.
+        version: As `(5, 0, 11)`; empty when unknown.
+        extra_args: The user's own arguments.
+    """
+
+    launcher: Launcher
+    executable: str = ""
+    version: tuple[int, ...] = ()
+    extra_args: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass
+class Member:
+    """One rank's supervisor, as the controller knows it."""
+
+    rank: int
+    host: str
+    sock: socket.socket
+    decoder: wire.Decoder
+    pid: int = 0
+    lost: str | None = None
+
+
+class Job:
+    """Ranks that one launcher call started.
+
+    Args:
+        program: Launcher and executable.
+        placement: One place for each rank.
+        python: The interpreter that the ranks run, at this path on every host.
+        environ: The environment of the launcher itself.
+        local_only: All ranks run on this machine.
+        as_root: The user is root.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        placement: Placement,
+        *,
+        python: Path,
+        environ: Mapping[str, str],
+        local_only: bool,
+        as_root: bool,
+    ) -> None:
+        self.placement = placement
+        self.members: dict[int, Member] = {}
+        self._key = secrets.token_bytes(32)
+        self._environ = environ
+        self._selector = selectors.DefaultSelector()
+        self._listeners = [_listen(address) for address in _addresses(placement, local_only=local_only)]
+        self._processes: list[process.Popen] = []
+        self._logs: list[IO[bytes]] = []
+        self._pending: collections.deque[tuple[int, wire.Message]] = collections.deque()
+        where = ",".join(f"{host}:{port}" for host, port in (s.getsockname()[:2] for s in self._listeners))
+        spec = LaunchSpec(
+            placement=placement,
+            program=(str(python), "-P", bootstrap.__file__, where),
+            executable=program.executable,
+            version=program.version,
+            forward=(),
+            secret=self._key.hex(),
+            secret_name=bootstrap.KEY_VARIABLE,
+            extra_args=program.extra_args,
+            local_only=local_only,
+            as_root=as_root,
+        )
+        self.commands = program.launcher.commands(spec)
+
+    @property
+    def command_lines(self) -> tuple[str, ...]:
+        """The exact commands, free of secrets, as one would type them."""
+        return tuple(shlex.join(command.argv) for command in self.commands)
+
+    def start(self, limit: float = START_LIMIT) -> None:
+        """Start all ranks and wait until each has proven itself.
+
+        Raises:
+            LaunchFailed: The launcher ended, or not every rank said hello within `limit` seconds.
+        """
+        end = time.monotonic() + limit
+        for listener in self._listeners:
+            self._selector.register(listener, selectors.EVENT_READ, None)
+        try:
+            for command in self.commands:
+                self._spawn(command)
+            while len(self.members) < self.placement.size:
+                self._wait(min(_SLICE, max(0.0, end - time.monotonic())))
+                if len(self.members) < self.placement.size:
+                    self._check_start(late=time.monotonic() > end, limit=limit)
+        except BaseException:
+            self.close()
+            raise
+        for listener in self._listeners:
+            self._selector.unregister(listener)
+            listener.close()
+        self._listeners = []
+
+    def _spawn(self, command: Command) -> None:
+        log = tempfile.TemporaryFile(prefix="multihost-launcher-")  # noqa: SIM115 - lives as long as the job
+        self._logs.append(log)
+        env = {**command.env, **{k: v for k, v in self._environ.items() if k not in command.env}}
+        for name in command.env:
+            # What the user has set in the shell is the user's wish, but for the key of this very job.
+            if name in self._environ and name != bootstrap.KEY_VARIABLE:
+                env[name] = self._environ[name]
+        stdin = subprocess.PIPE if command.stdin is not None else subprocess.DEVNULL
+        try:
+            started = process.start(command.argv, env=env, stdin=stdin, stdout=log, stderr=log)
+        except OSError as error:
+            raise LaunchFailed(
+                f"the launcher cannot be started: {error.strerror}",
+                where=command.argv[0],
+                hint="choose another one with --multihost-launcher",
+            ) from None
+        self._processes.append(started)
+        if command.stdin is not None and started.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                started.stdin.write(command.stdin.encode())
+                started.stdin.close()
+
+    def _check_start(self, *, late: bool, limit: float) -> None:
+        codes = [proc.poll() for proc in self._processes]
+        ended = [code for code in codes if code is not None]
+        if not late and not any(code != 0 for code in ended) and len(ended) < len(codes):
+            return
+        missing = [place for place in self.placement.places if place.rank not in self.members]
+        hosts = tuple(dict.fromkeys(place.host for place in missing))
+        if ended:
+            what = f"the launcher ended with code {ended[0]} before {_ranks(len(missing))} had started"
+        else:
+            what = f"{_ranks(len(missing))} did not report in within {limit:.0f} s"
+        raise LaunchFailed(
+            f"{what}\n  missing: " + ", ".join(f"rank {place.rank}@{place.host}" for place in missing[:16]),
+            where=", ".join(hosts),
+            hint="what the launcher said:\n" + (self.launcher_output().strip() or "(nothing)") + "\ncommand: "
+            + "\ncommand: ".join(self.command_lines),
+        )
+
+    def launcher_output(self, limit: int = 4000) -> str:
+        """Return the tail of what the launcher itself has printed."""
+        texts = []
+        for log in self._logs:
+            if log.closed:
+                continue
+            log.seek(0, 2)
+            log.seek(max(0, log.tell() - limit))
+            texts.append(log.read().decode("utf-8", "replace"))
+        return "".join(texts)
+
+    def launcher_codes(self) -> tuple[int | None, ...]:
+        """Return the exit code of each launcher process; None while it runs."""
+        return tuple(proc.poll() for proc in self._processes)
+
+    # Talking --------------------------------------------------------------------------------------------------------
+
+    def send(self, rank: int, message: Mapping[str, object]) -> None:
+        """Send one message to the supervisor of `rank`; a rank that cannot be reached is marked as lost."""
+        member = self.members[rank]
+        if member.lost is not None:
+            return
+        try:
+            member.sock.sendall(wire.encode(message))
+        except OSError as error:
+            self._lose(member, f"the channel broke: {error.strerror or error}")
+
+    def poll(self, timeout: float) -> list[tuple[int, wire.Message]]:
+        """Return `(rank, message)` pairs that arrive within `timeout` seconds, at least one unless it is over.
+
+        A channel that ends gives one message `{"t": "lost", "why": ...}`.
+        """
+        if not self._pending:
+            self._wait(max(0.0, timeout))
+        events = list(self._pending)
+        self._pending.clear()
+        return events
+
+    def _wait(self, timeout: float) -> None:
+        for key, _ in self._selector.select(timeout):
+            if isinstance(key.data, Member):
+                self._read(key.data)
+            elif isinstance(key.fileobj, socket.socket):
+                self._accept(key.fileobj)
+
+    def _read(self, member: Member) -> None:
+        try:
+            data = member.sock.recv(1 << 18)
+            messages = member.decoder.feed(data) if data else None
+        except (OSError, wire.WireError) as error:
+            self._lose(member, f"the channel broke: {error}")
+            return
+        if messages is None:
+            self._lose(member, "the channel was closed by the other side")
+            return
+        self._pending.extend((member.rank, message) for message in messages)
+
+    def _lose(self, member: Member, why: str) -> None:
+        if member.lost is None:
+            member.lost = why
+            with contextlib.suppress(KeyError, ValueError):
+                self._selector.unregister(member.sock)
+            member.sock.close()
+            self._pending.append((member.rank, {"t": "lost", "why": why}))
+
+    def _accept(self, listener: socket.socket) -> None:
+        """Let a peer in that knows the key and names a rank that is still missing."""
+        sock, _ = listener.accept()
+        sock.settimeout(HANDSHAKE_LIMIT)
+        decoder = wire.Decoder()
+        try:
+            wire.greet(sock, self._key)
+            messages: list[wire.Message] = []
+            while not messages:
+                data = sock.recv(1 << 16)
+                if not data:
+                    raise wire.WireError("closed before hello")
+                messages = decoder.feed(data)
+            hello = messages[0]
+            rank = hello.get("rank")
+            if hello.get("t") != "hello" or not isinstance(rank, int) or rank in self.members:
+                raise wire.WireError("not a hello of a missing rank")
+            if not 0 <= rank < self.placement.size:
+                raise wire.WireError(f"rank {rank} is not one of ours")
+        except (OSError, wire.WireError):
+            sock.close()
+            return
+        wire.keep_alive(sock, SILENT_LIMIT)
+        sock.settimeout(SEND_LIMIT)
+        member = Member(rank, str(hello.get("host", "")), sock, decoder, int(hello.get("pid", 0)))
+        self.members[rank] = member
+        self._selector.register(sock, selectors.EVENT_READ, member)
+        self._pending.extend((rank, message) for message in messages[1:])
+
+    # Ending ---------------------------------------------------------------------------------------------------------
+
+    def close(self, grace: float = 0.0) -> None:
+        """End every rank and the launcher; nothing that this job started is left running.
+
+        Args:
+            grace: Seconds between SIGTERM and SIGKILL for the ranks' programs.
+        """
+        for member in self.members.values():
+            self.send(member.rank, {"t": "stop", "grace": grace})
+        end = time.monotonic() + grace + 2.0
+        while any(member.lost is None for member in self.members.values()) and time.monotonic() < end:
+            self._wait(_SLICE)
+        for member in self.members.values():
+            self._lose(member, "closed")
+        for listener in self._listeners:
+            listener.close()
+        for proc in self._processes:
+            _end(proc)
+        for log in self._logs:
+            log.close()
+        self._selector.close()
+
+
+def _end(proc: process.Popen) -> None:
+    """End a launcher: it gets a moment to go by itself, then SIGTERM, then SIGKILL for its whole group.
+
+    SIGTERM before SIGKILL, and never a single SIGINT: Open MPI leaves a rank behind after the one, Hydra after the other.
+    """
+    for number, patience in ((0, 1.0), (signal.SIGTERM, 3.0), (signal.SIGKILL, 5.0)):
+        with contextlib.suppress(ProcessLookupError):
+            if number == signal.SIGKILL:
+                process.signal_group(proc, signal.SIGKILL)
+            elif number:
+                proc.send_signal(number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            proc.wait(patience)
+            break
+    if proc.stdin is not None:
+        proc.stdin.close()
+
+
+def _ranks(count: int) -> str:
+    return "1 rank" if count == 1 else f"{count} ranks"
+
+
+def _listen(address: str) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.bind((address, 0))
+    sock.listen(256)
+    return sock
+
+
+def _addresses(placement: Placement, *, local_only: bool) -> Sequence[str]:
+    """Return the addresses of this machine that face the hosts of `placement`, and no others.
+
+    Connecting a datagram socket sends nothing: it only asks the kernel which address it would use.
+    """
+    if local_only:
+        return ["127.0.0.1"]
+    found: dict[str, None] = {}
+    for host in placement.hosts:
+        try:
+            infos = socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM)
+        except OSError as error:
+            raise LaunchFailed(
+                f"host {host} has no address: {error.strerror}",
+                where=host,
+                hint="correct the name in --multihost-hosts or the hostfile",
+            ) from None
+        for family, kind, _, _, address in infos:
+            with contextlib.suppress(OSError), socket.socket(family, kind) as probe:
+                probe.connect(address)
+                found[probe.getsockname()[0]] = None
+                break
+    facing = [address for address in found if not address.startswith("127.") and address != "::1"]
+    if not facing:
+        raise LaunchFailed(
+            "this machine has no address that the other hosts could reach", where=", ".join(placement.hosts)
+        )
+    return facing
