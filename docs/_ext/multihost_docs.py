@@ -1,0 +1,53 @@
+"""Directives that print the package's own tables, so that the reference cannot drift from the code."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+from pytest_multihost_env.config.table import SETTINGS, Setting
+
+
+def _code(text: object) -> str:
+    return f"`{text}`" if text not in ("", None) else ""
+
+
+def _default(setting: Setting) -> str:
+    value = setting.default
+    if isinstance(value, tuple):
+        return ", ".join(f"`{item}`" for item in value)
+    return "off" if value is False else _code(f"{value:g}" if isinstance(value, float) else value)
+
+
+def _definition(setting: Setting) -> list[str]:
+    option = setting.option + (f"={setting.metavar}" if setting.metavar else "")
+    facts = [f"file: `{setting.file_key or setting.name}`", f"ini: `{setting.ini}`"]
+    if setting.everywhere:
+        facts.append(f"variable: `{setting.variable}`")
+    if setting.choices:
+        facts.append("one of " + ", ".join(f"`{choice}`" for choice in setting.choices))
+    if _default(setting):
+        facts.append(f"default: {_default(setting)}")
+    if setting.adds:
+        facts.append("the layers add up")
+    term = f"`{option}`" if setting.everywhere else f"`{setting.name}` (not an option)"
+    sentence = setting.help[:1].upper() + setting.help[1:].rstrip(".") + "."
+    return [term, f": {sentence}", "", "  " + "; ".join(facts) + ".", ""]
+
+
+class SettingsDirective(SphinxDirective):
+    """Print every setting with its option, file key, ini twin, variable and default."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return the table as a definition list."""
+        lines = [line for setting in SETTINGS for line in _definition(setting)]
+        return self.parse_text_to_nodes("\n".join(lines))
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Register the directives."""
+    app.add_directive("multihost-settings", SettingsDirective)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
