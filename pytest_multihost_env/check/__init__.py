@@ -1,0 +1,1 @@
+"""What every host says about its environment, and where hosts differ."""
