@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import shlex
 import stat
 import subprocess
 import sys
@@ -249,6 +250,27 @@ def test_ci_refuses_a_readme_without_exactly_one_such_command(text: str, special
     assert done.returncode != 0
     assert "command: test" in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "closing"),
+    [
+        ("def test_x(): pass", 0, "1 passed in "),
+        ("def test_x(): assert 0", 1, "1 failed in "),
+        ("import pytest\ndef test_x(): pytest.skip('no')", 1, "1 skipped in "),
+        ("", 5, "no tests ran in "),
+        ("import os; os._exit(0)", 1, "pytest did not come to its closing line"),
+    ],
+    ids=["passed", "failed", "only skipped", "nothing", "died with 0"],
+)
+def test_ci_believes_only_a_run_in_which_a_test_passed(body: str, code: int, closing: str, special: Path) -> None:
+    (special / "test_x.py").write_text(body)
+    (special / "pytest.ini").write_text("[pytest]\n")
+    command = f"{shlex.quote(sys.executable)} -m pytest -p no:multihost_env -p no:cacheprovider"
+    (special / "README.md").write_text(f"<!-- command: test -->\n```\n{command}\n```\n")
+    done = subprocess.run([ROOT / ".ci/tests", "closing", "README.md"], cwd=special, capture_output=True, text=True)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert closing in (special / "closing").read_text()
 
 
 def test_the_readme_gives_both_commands() -> None:
