@@ -1,0 +1,33 @@
+"""Which variables each rank receives, and why.  Computes only.
+
+A rank receives exactly these, and keeps what its launcher and its host own (`LAUNCHER_OWNED`).
+"""
+
+from __future__ import annotations
+
+from pytest_multihost_env.environ.profiles import PROFILES, Profile
+from pytest_multihost_env.environ.rank import rank_env
+from pytest_multihost_env.environ.rules import Rules
+from pytest_multihost_env.environ.special import LAUNCHER_OWNED, is_secret, launcher_owned, redact_names, shown
+from pytest_multihost_env.model import RankEnv
+
+__all__ = [
+    "LAUNCHER_OWNED",
+    "PROFILES",
+    "Profile",
+    "Rules",
+    "explain",
+    "is_secret",
+    "launcher_owned",
+    "rank_env",
+    "redact_names",
+    "shown",
+]
+
+
+def explain(env: RankEnv) -> list[tuple[str, str, str, str, str]]:
+    """Return a row (name, status, value that may be shown, rule, origin) for each variable that a rule decided."""
+    return [
+        (one.name, one.status, "" if one.value is None else shown(one.name, one.value), one.rule, one.origin)
+        for one in env.variables
+    ]

@@ -1,0 +1,173 @@
+"""The rules that decide which variables a rank receives, gathered from profiles and settings."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import functools
+import re
+from collections.abc import Mapping
+
+from pytest_multihost_env.config import Assignment, Settings
+from pytest_multihost_env.environ.profiles import BASE, PROFILES, Profile
+from pytest_multihost_env.errors import UsageProblem
+from pytest_multihost_env.names import valid_variable
+
+EVERYTHING = "all:"
+_PREFIX = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_PATTERN = re.compile(r"[A-Za-z0-9_*?\[\]!-]+")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule of the automatic layer: a beginning of names to pass, or a pattern of names to block.
+
+    Attributes:
+        text: The beginning (`TT_`; empty for all) or the pattern (`TT_DEBUG_*`).
+        origin: Where it stands.
+        yours: It was asked for, and is not a profile's.
+    """
+
+    text: str
+    origin: str
+    yours: bool
+
+    @property
+    def literal(self) -> int:
+        """How many letters it fixes: the more, the more exact it is."""
+        return len(re.split(r"[*?\[]", self.text, maxsplit=1)[0])
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Wanted:
+    """One variable that was asked for by name: with a value, or (`value` None) as it is in the launch shell."""
+
+    name: str
+    value: str | None = dataclasses.field(repr=False)
+    origin: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rules:
+    """Everything that decides about variables, but for the launch shell and the marker.
+
+    Attributes:
+        passes: Beginnings that are passed automatically, profiles first.
+        blocks: Patterns that are not.
+        configured: Changes for all ranks by the file, weakest of the configured ones.
+        wanted: Variables of the setting `env`, weakest first.
+        hosts: Changes for one host.
+        ranks: Changes for one rank.
+    """
+
+    passes: tuple[Rule, ...]
+    blocks: tuple[Rule, ...]
+    configured: tuple[Assignment, ...] = ()
+    wanted: tuple[Wanted, ...] = ()
+    hosts: Mapping[str, tuple[Assignment, ...]] = dataclasses.field(default_factory=dict)
+    ranks: Mapping[int, tuple[Assignment, ...]] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Rules:
+        """Return the rules that `settings` and its profiles make.
+
+        Raises:
+            UsageProblem: A prefix, a pattern, a profile or the name of a variable is none.
+        """
+        profiles = (BASE, *(_profile(name, settings) for name in settings.profiles))
+        origins = {profile.name: f"profile {profile.name}" for profile in profiles} | {BASE.name: BASE.name}
+        return cls(
+            passes=(
+                *(Rule(text, origins[one.name], yours=False) for one in profiles for text in one.passes),
+                *(Rule(_prefix(item.value, item.origin), item.origin, yours=True) for item in settings.items["pass"]),
+            ),
+            blocks=(
+                *(Rule(text, origins[one.name], yours=False) for one in profiles for text in one.blocks),
+                *(Rule(_pattern(item.value, item.origin), item.origin, yours=True) for item in settings.items["block"]),
+            ),
+            configured=settings.environment.everywhere,
+            wanted=tuple(_wanted(item.value, item.origin) for item in settings.items["env"]),
+            hosts=settings.environment.hosts,
+            ranks=settings.environment.ranks,
+        )
+
+    def passing(self, name: str) -> Rule | None:
+        """Return the rule that would pass `name`: yours before a profile's, then the more exact one."""
+        return max(
+            (rule for rule in self.passes if name.startswith(rule.text)),
+            key=lambda rule: (rule.yours, rule.literal),
+            default=None,
+        )
+
+    def blocking(self, name: str, passing: Rule | None) -> Rule | None:
+        """Return the rule that blocks `name` although `passing` matches; None when it may pass.
+
+        A block of yours always holds.  A profile's gives way to a prefix of yours that is as exact as itself.
+        """
+        for rule in reversed(self.blocks):
+            if _compiled(rule.text).match(name) and not (
+                passing and passing.yours and not rule.yours and passing.literal >= rule.literal
+            ):
+                return rule
+        return None
+
+
+@functools.cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(fnmatch.translate(pattern))
+
+
+def _profile(name: str, settings: Settings) -> Profile:
+    if name not in PROFILES:
+        raise UsageProblem(
+            f"there is no profile {name!r}",
+            where=settings.origin("profiles"),
+            expected=" or ".join(PROFILES),
+            hint="write one of these",
+        )
+    return PROFILES[name]
+
+
+def _prefix(text: str, origin: str) -> str:
+    if text == EVERYTHING:
+        return ""
+    prefix = text.removesuffix("*")
+    if not prefix:
+        raise UsageProblem(
+            f"the prefix {text!r} would pass every variable",
+            where=origin,
+            expected="the beginning of names, as in TT_",
+            hint=f"write {EVERYTHING} if every variable is to be passed",
+        )
+    if not _PREFIX.fullmatch(prefix):
+        raise UsageProblem(
+            f"{text!r} is not the beginning of a variable name",
+            where=origin,
+            expected="letters, digits and _, with * only at the end",
+            hint="correct the prefix",
+        )
+    return prefix
+
+
+def _pattern(text: str, origin: str) -> str:
+    if not _PATTERN.fullmatch(text):
+        raise UsageProblem(
+            f"{text!r} is not a name or pattern of variables" if text else "the name of a blocked variable is empty",
+            where=origin,
+            expected="a name, or a pattern as in TT_DEBUG_*",
+            hint="correct it",
+        )
+    return text
+
+
+def _wanted(text: str, origin: str) -> Wanted:
+    name, equals, value = text.partition("=")
+    if not valid_variable(name):
+        # Only the name is shown: what follows may be a secret.
+        raise UsageProblem(
+            f"{name!r} is not a variable name",
+            where=origin,
+            expected="NAME or NAME=VALUE; a name has letters, digits and _, and does not begin with a digit",
+            hint="correct the name",
+        )
+    return Wanted(name, value if equals else None, origin)

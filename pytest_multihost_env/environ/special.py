@@ -1,0 +1,115 @@
+"""Variables that are not like others: owned by a launcher, able to run code, or secret."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+LAUNCHER_OWNED: Final = (
+    # What tells a rank who it is, and ties it to its job: only the launcher knows the right value.
+    "OMPI_",
+    "OPAL_",
+    "PMIX_",
+    "PRTE_",
+    "PMI_",
+    "PMI2_",
+    "HYDRA_",
+    "HYDI_",
+    "MPI_",
+    "MPICH_",
+    "MPIR_",
+    "MPIEXEC_",
+    "I_MPI_",
+    "SLURM_",
+    "PBS_",
+    "FLUX_",
+    "LSB_",
+    "PALS_",
+    # Which devices this rank may use.
+    "CUDA_VISIBLE_DEVICES",
+    "ROCR_VISIBLE_DEVICES",
+    "HIP_VISIBLE_DEVICES",
+    "ZE_AFFINITY_MASK",
+    # What is different on every host.
+    "TMPDIR",
+    "XDG_RUNTIME_DIR",
+    "HOSTNAME",
+    "LOGNAME",
+    "SHELL",
+)
+"""Names, and beginnings of names that end in `_`: a rank keeps what it was started with, the shell's never arrives."""
+
+_RUNS_CODE: Final = frozenset(
+    {
+        "BASH_ENV",
+        "BASHOPTS",
+        "CDPATH",
+        "ENV",
+        "GCONV_PATH",
+        "GLIBC_TUNABLES",
+        "IFS",
+        "LD_AUDIT",
+        "LD_PRELOAD",
+        "LD_PROFILE",
+        "LOCPATH",
+        "PROMPT_COMMAND",
+        "PS4",
+        "PYTHONBREAKPOINT",
+        "PYTHONEXECUTABLE",
+        "PYTHONHOME",
+        "PYTHONINSPECT",
+        "PYTHONPLATLIBDIR",
+        "PYTHONPYCACHEPREFIX",
+        "PYTHONSTARTUP",
+        "PYTHONUSERBASE",
+        "SHELLOPTS",
+        "ZDOTDIR",
+        "__PYVENV_LAUNCHER__",
+    }
+)
+_SHELL_STATE: Final = frozenset(
+    {"_", "OLDPWD", "PWD", "SHLVL", "PYTEST_CURRENT_TEST", "PYTEST_VERSION", "PYTEST_ADDOPTS"}
+)
+_SECRET: Final = re.compile("TOKEN|SECRET|PASSWORD|PASSWD|KEY|CREDENTIAL", re.IGNORECASE)
+_LOGIN_IN_URL: Final = re.compile(r"(?<=://)[^/@\s]+@")
+HIDDEN: Final = "***"
+
+
+def launcher_owned(name: str) -> bool:
+    """Return whether a rank keeps what its launcher or host set for `name`."""
+    return any(name.startswith(owned) if owned.endswith("_") else name == owned for owned in LAUNCHER_OWNED)
+
+
+def runs_code(name: str) -> bool:
+    """Return whether `name` can make a program run something else, or another interpreter."""
+    return name in _RUNS_CODE or name.startswith("BASH_FUNC_")
+
+
+def never_automatic(name: str) -> str | None:
+    """Return why `name` is passed only when it is named exactly; None for an ordinary variable."""
+    if runs_code(name):
+        return "can run code or change the interpreter"
+    if name in _SHELL_STATE or name.startswith("MULTIHOST_ENV_"):
+        return "belongs to this process"
+    if launcher_owned(name):
+        return "kept as the launcher or the host sets it"
+    return None
+
+
+def is_secret(name: str) -> bool:
+    """Return whether the value of `name` is never to be shown (TOKEN, SECRET, PASSWORD, KEY and the like)."""
+    return _SECRET.search(name) is not None
+
+
+def shown(name: str, value: str) -> str:
+    """Return `value` as a person may see it: secrets and logins in URLs as `***`, no control characters."""
+    if is_secret(name):
+        return HIDDEN
+    value = _LOGIN_IN_URL.sub(f"{HIDDEN}@", value)
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in value)
+
+
+def redact_names(values: Mapping[str, str]) -> dict[str, str]:
+    """Return a copy of an environment that may be shown."""
+    return {name: shown(name, value) for name, value in values.items()}
