@@ -21,6 +21,9 @@ from pathlib import Path
 
 import pytest
 
+from pytest_multihost_env.config.table import SETTINGS
+from pytest_multihost_env.errors import MultihostError
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*(ROOT / "docs").rglob("*.md"), ROOT / "README.md"])
 _BLOCK = re.compile(r"^% run(?:: *(?P<how>[^\n]+))?\n+```(?P<kind>\w+)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -162,8 +165,14 @@ def test_a_wrong_page_is_found_out(block: Block, complaint: str, special: Path) 
 
 @pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
 def test_shown_settings_exist(page: Path) -> None:
-    from pytest_multihost_env.config.table import SETTINGS
-
     known = {setting.option for setting in SETTINGS if setting.everywhere}
     shown = set(re.findall(r"--multihost-[a-z]+(?:-[a-z]+)*", page.read_text(encoding="utf-8")))
     assert shown - known - {"--multihost-NAME"} == set()
+
+
+def test_the_exit_codes_of_all_errors_are_on_the_page() -> None:
+    def family(kind: type[MultihostError]) -> set[int]:
+        return {kind.exit_code}.union(*map(family, kind.__subclasses__()))
+
+    page = (ROOT / "docs/reference/exit-codes.md").read_text(encoding="utf-8")
+    assert family(MultihostError) <= {int(code) for code in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)}
