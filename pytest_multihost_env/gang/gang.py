@@ -39,14 +39,16 @@ class Limits:
     Attributes:
         test: One test on all of its ranks.
         start: From the launcher's start until all ranks have collected.
-        grace: What the other ranks get after one has failed or died.
+        grace: What the other ranks get after one has failed.
+        mourning: The same after one has died; nothing can come from it any more.
         dump: Waiting for stacks.
         finish: Tearing the session down and finalising MPI.
     """
 
     test: float = 300.0
     start: float = 60.0
-    grace: float = 5.0
+    grace: float = 3.0
+    mourning: float = 1.0
     dump: float = 3.0
     finish: float = 30.0
 
@@ -135,6 +137,7 @@ class Gang:
         self.collect_errors: dict[int, list[Message]] = {}
         self.worlds: dict[int, Message] = {}
         self.ran = 0
+        self.usable = True
         self._script = script
         self._show = show
         self._states = {place.rank: _State(place) for place in ranks.placement.places}
@@ -222,21 +225,28 @@ class Gang:
         """Wait until each rank is done or gone.  Return why waiting was given up, or ""."""
         end = time.monotonic() + timeout
         reason = f"the time limit of {timeout:g} s was reached"
-        early = False
+        failed = dead = False
         while True:
             states = self._states.values()
             if all(state.done or state.over for state in states):
                 return ""
-            if not early and any(state.failed for state in states):
-                early = True
-                grace = time.monotonic() + self.limits.grace
-                if grace < end:
-                    end = grace
-                    reason = f"still in the test {self.limits.grace:g} s after another rank had failed"
+            if not dead and any(state.over for state in states):
+                dead = failed = True
+                end, reason = self._sooner(end, reason, self.limits.mourning, "died")
+            elif not failed and any(state.failed for state in states):
+                failed = True
+                end, reason = self._sooner(end, reason, self.limits.grace, "failed")
             left = end - time.monotonic()
             if left <= 0:
                 return reason
             self._take(left)
+
+    @staticmethod
+    def _sooner(end: float, reason: str, seconds: float, what: str) -> tuple[float, str]:
+        limit = time.monotonic() + seconds
+        if limit >= end:
+            return end, reason
+        return limit, f"it was still waiting {seconds:g} s after another rank had {what}"
 
     def _dump(self, states: Sequence[_State]) -> None:
         for state in states:
@@ -317,7 +327,8 @@ class Gang:
         return problems
 
     def close(self, grace: float = 0.0) -> None:
-        """End all ranks now."""
+        """End all ranks now; the gang is of no use afterwards."""
+        self.usable = False
         self.ranks.close(grace)
 
 

@@ -55,6 +55,9 @@ class RankPlugin:
         self.rank = int(session["rank"])
         self.size = int(session["size"])
         self.mpi = bool(session["mpi"])
+        self.host = os.environ.get("MULTIHOST_HOST", socket.gethostname())
+        self.hosts = tuple(session["hosts"])
+        self.local_rank = int(os.environ.get("MULTIHOST_LOCAL_RANK", "0"))
         self._config: pytest.Config
         self._sequence = 0
 

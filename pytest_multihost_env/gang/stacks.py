@@ -35,6 +35,16 @@ def of_test(frames: list[tuple[str, int, str]]) -> list[tuple[str, int, str]]:
     return own
 
 
+def shorten_crash(output: str) -> str:
+    """Return `output` with faulthandler's report of a crash cut down to the test's own frames."""
+    head, mark, report = output.partition("Fatal Python error: ")
+    frames = of_test(main_thread(report)) if mark else []
+    if not frames:
+        return output
+    stack = "\n".join(f"    {file}:{line} in {name}" for file, line, name in frames[:12])
+    return f"{head}{mark}{report.splitlines()[0]}, at\n{stack}"
+
+
 def explain(dumps: Mapping[int, str]) -> str:
     """Return one block for each distinct stack, with the ranks that stand there; "" when there are none."""
     groups: dict[str, list[int]] = {}

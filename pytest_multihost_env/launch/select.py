@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,14 +25,14 @@ class Search:
         path: The value of PATH after that.
         remote: Some host of the job is another machine.
         mpi4py: The environment can import mpi4py.
-        extra_args: The user's launcher arguments, as one string.
+        extra_args: The user's launcher arguments.
     """
 
     prefix: Path
     path: str
     remote: bool
     mpi4py: bool
-    extra_args: str = ""
+    extra_args: tuple[str, ...] = ()
 
 
 def choose(name: str, launchers: Mapping[str, Launcher], search: Search) -> Program:
@@ -74,7 +73,7 @@ def _order(name: str, launchers: Mapping[str, Launcher], search: Search) -> Sequ
 
 
 def _find(launcher: Launcher, search: Search) -> tuple[Program | None, str]:
-    extra = tuple(shlex.split(search.extra_args))
+    extra = search.extra_args
     names = launcher.traits.programs
     if search.remote and not launcher.traits.remote:
         return None, "it starts ranks on this machine only, and the job has other hosts"

@@ -1,0 +1,60 @@
+"""The pytest plugin: options, marker, fixtures.  Thin, and cheap while nobody uses it."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+import pytest
+
+from pytest_multihost_env.plugin.fixtures import comm, drift_check, multihost, smoke_check
+from pytest_multihost_env.plugin.options import add_options, in_use
+
+__all__ = [
+    "comm",
+    "drift_check",
+    "multihost",
+    "pytest_addoption",
+    "pytest_configure",
+    "pytest_generate_tests",
+    "pytest_load_initial_conftests",
+    "smoke_check",
+]
+
+MARKER = (
+    "multihost(ranks, hosts=None, per_host=None, timeout=None, fresh=False, env=None): "
+    "run the test on this many ranks, placed on that many hosts"
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add `--multihost-...` and the ini twins."""
+    add_options(parser)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None]:
+    """Provision and change over to the environment, before a conftest is imported and before output is captured."""
+    if in_use(early_config):
+        from pytest_multihost_env.plugin.reexec import change_over
+
+        change_over(early_config)
+    return (yield)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marker and, unless this process is a rank, the controller."""
+    config.addinivalue_line("markers", MARKER)
+    if config.pluginmanager.hasplugin("multihost_env_rank"):
+        return
+    from pytest_multihost_env.plugin.controller import Controller
+
+    config.pluginmanager.register(Controller(config), "multihost_env_controller")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Make one test id for each number of ranks when the marker has a list of them."""
+    marker = metafunc.definition.get_closest_marker("multihost")
+    ranks = marker and (marker.kwargs.get("ranks") or (marker.args[0] if marker.args else None))
+    if isinstance(ranks, list | tuple):
+        metafunc.fixturenames.append("multihost_ranks")
+        metafunc.parametrize("multihost_ranks", list(ranks), ids=[f"ranks={count}" for count in ranks])

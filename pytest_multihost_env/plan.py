@@ -1,0 +1,214 @@
+"""What will be done, as one value: settings, facts and registry in, a plan or a refusal out; and starting its ranks."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import time
+from collections.abc import Mapping
+
+from pytest_multihost_env import environ, hosts
+from pytest_multihost_env.config import Settings
+from pytest_multihost_env.errors import LaunchFailed, MultihostError
+from pytest_multihost_env.launch.job import Job, Program
+from pytest_multihost_env.launch.select import Search, choose
+from pytest_multihost_env.model import Allocation, Completed, Place, Placement, RankEnv, Shape, Variable
+from pytest_multihost_env.placement import place
+from pytest_multihost_env.probe import Facts
+from pytest_multihost_env.registry import Registry
+
+HOST_LIMIT = 120.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Everything that the stages act on; the faces print it and start ranks from it."""
+
+    settings: Settings
+    facts: Facts
+    registry: Registry
+
+    @functools.cached_property
+    def allocation(self) -> Allocation:
+        """The hosts of the job."""
+        return hosts.find(self.settings, self.facts.environ)
+
+    @functools.cached_property
+    def program(self) -> Program:
+        """The launcher that was chosen."""
+        remote = any(not hosts.is_local(name) for name in self.allocation.names)
+        search = Search(
+            prefix=self.facts.prefix,
+            path=self.facts.environ.get("PATH", ""),
+            remote=remote,
+            mpi4py=self.facts.mpi4py,
+            extra_args=self.settings.launcher_args,
+        )
+        return choose(self.settings.launcher, self.registry.launchers, search)
+
+    @functools.cached_property
+    def rules(self) -> environ.Rules:
+        """Which variables the ranks receive."""
+        return environ.Rules.from_settings(self.settings)
+
+    def rank_env(self, spot: Place, size: int, marker: Mapping[str, str] | None = None) -> RankEnv:
+        """Return the environment of one rank with the reason for each variable."""
+        found = environ.rank_env(
+            self.rules,
+            self.facts.environ,
+            prefix=self.facts.prefix,
+            host=spot.host,
+            rank=spot.rank,
+            marker=marker or {},
+        )
+        return RankEnv((*found.variables, *_identity(spot, size)))
+
+    def header(self) -> list[str]:
+        """Return what a person wants to see before the first test, a line for each thing."""
+        lines = []
+        if generation := self.facts.generation:
+            added = f"; added {', '.join(generation.added)}" if generation.added else ""
+            made = "reused" if generation.reused else f"built in {generation.seconds:.1f} s"
+            lines.append(f"environment {generation.path} ({made} from {self.facts.source}{added})")
+        hosts_text = ", ".join(f"{host.name}:{host.slots}" for host in self.allocation.hosts[:16])
+        more = len(self.allocation.hosts) - 16
+        lines.append(f"hosts {hosts_text}{f' and {more} more' if more > 0 else ''} (from {self.allocation.source})")
+        lines.append(f"launcher {self._launcher_text()}")
+        return lines
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """Return `(what, value, who decided)` for the plan as a table."""
+        settings = self.settings
+        rows = [
+            ("source", str(settings.venv or "none: the ranks run this Python"), settings.origin("venv")),
+            ("target", str(settings.target), settings.origin("target")),
+            ("python", str(self.facts.python), "the generation" if self.facts.generation else "this process"),
+        ]
+        rows += [(f"host {host.name}", f"{host.slots} slots", self.allocation.source) for host in self.allocation.hosts]
+        rows.append(("launcher", self._launcher_text(), settings.origin("launcher")))
+        rows.append(("limit for a test", f"{settings.timeout:g} s", settings.origin("timeout")))
+        for shape in (Shape(self.allocation.slots),):
+            job = self._describe(shape)
+            rows += [("command", line, "the launcher") for line in job]
+        return rows
+
+    def _launcher_text(self) -> str:
+        version = ".".join(map(str, self.program.version))
+        return " ".join(part for part in (self.program.launcher.name, version, self.program.executable) if part)
+
+    def _describe(self, shape: Shape) -> tuple[str, ...]:
+        job = self._job(place(shape, self.allocation))
+        try:
+            return job.command_lines
+        finally:
+            job.close()
+
+    def start(self, placement: Placement, limit: float = 60.0) -> Job:
+        """Start supervisors on `placement` and return the job.
+
+        Raises:
+            LaunchFailed: Not every rank started; a job of several hosts names those that cannot start any.
+        """
+        job = self._job(placement)
+        job.start(limit)
+        return job
+
+    def _job(self, placement: Placement) -> Job:
+        return Job(
+            self.program,
+            placement,
+            python=self.facts.python,
+            environ=self.facts.environ,
+            local_only=all(hosts.is_local(name) for name in placement.hosts),
+            as_root=self.facts.as_root,
+        )
+
+    def on_every_host(self, argv: tuple[str, ...], stdin: str, timeout: float = HOST_LIMIT) -> dict[str, Completed]:
+        """Run a command once on every host of the job, in the environment of its first rank.
+
+        A host that cannot run it is in the answer with the reason, never left out.
+        """
+        names = self.allocation.names
+        try:
+            job = self.start(_one_each(names))
+        except LaunchFailed as error:
+            if len(names) == 1:
+                return {names[0]: Completed(names[0], None, "", "", error=str(error))}
+            return {name: self._on_host(name, argv, stdin, timeout) for name in names}
+        try:
+            return self._gather(job, argv, stdin, timeout)
+        finally:
+            job.close()
+
+    def _on_host(self, name: str, argv: tuple[str, ...], stdin: str, timeout: float) -> Completed:
+        try:
+            job = self.start(_one_each((name,)), limit=30.0)
+        except MultihostError as error:
+            return Completed(name, None, "", "", error=str(error))
+        try:
+            return self._gather(job, argv, stdin, timeout)[name]
+        finally:
+            job.close()
+
+    def _gather(self, job: Job, argv: tuple[str, ...], stdin: str, timeout: float) -> dict[str, Completed]:
+        places = {spot.rank: spot for spot in job.placement.places}
+        output = dict.fromkeys(places, "")
+        answers: dict[int, Completed] = {}
+        for spot in places.values():
+            job.send(
+                spot.rank,
+                {
+                    "t": "start",
+                    "argv": list(argv),
+                    "env": self.rank_env(spot, len(places)).values,
+                    "keep": list(environ.LAUNCHER_OWNED),
+                    "cwd": "/",
+                    "stdin": stdin,
+                    "stream": True,
+                    "split": True,
+                },
+            )
+        end = time.monotonic() + timeout
+        while len(answers) < len(places) and time.monotonic() < end:
+            for rank, message in job.poll(end - time.monotonic()):
+                host = places[rank].host
+                if message["t"] == "output":
+                    output[rank] += str(message["data"])
+                elif message["t"] == "exit":
+                    answers[rank] = Completed(host, int(message["code"]), output[rank], str(message["output"]))
+                elif message["t"] in {"failed", "lost"} and rank not in answers:
+                    answers[rank] = Completed(host, None, output[rank], "", error=str(message["why"]))
+        late = f"no answer within {timeout:g} s"
+        for rank, spot in places.items():
+            answers.setdefault(rank, Completed(spot.host, None, output[rank], "", error=late))
+        return {places[rank].host: answers[rank] for rank in sorted(answers)}
+
+    def why_not(self, error: LaunchFailed) -> LaunchFailed:
+        """Return `error` with the hosts that cannot start even one rank named first."""
+        if len(self.allocation.hosts) == 1:
+            return error
+        answers = self.on_every_host((str(self.facts.python), "-c", "pass"), "", timeout=30)
+        bad = {name: answer for name, answer in answers.items() if answer.error}
+        if not bad:
+            return error
+        lines = "\n".join(f"{name}: {answer.error}" for name, answer in bad.items())
+        return LaunchFailed(
+            f"{', '.join(bad)} cannot run {self.facts.python}\n{lines}",
+            where=", ".join(bad),
+            hint="make the host reachable without a password, or leave it out with --multihost-hosts",
+        )
+
+
+def _one_each(names: tuple[str, ...]) -> Placement:
+    return Placement(tuple(Place(rank, name, 0) for rank, name in enumerate(names)))
+
+
+def _identity(spot: Place, size: int) -> tuple[Variable, ...]:
+    """Who a rank is, under names that every launcher has in common (row 77)."""
+    values = {
+        "MULTIHOST_RANK": str(spot.rank),
+        "MULTIHOST_LOCAL_RANK": str(spot.local_rank),
+        "MULTIHOST_WORLD_SIZE": str(size),
+        "MULTIHOST_HOST": spot.host,
+    }
+    return tuple(Variable(name, value, "SET", "identity of the rank", "built-in") for name, value in values.items())

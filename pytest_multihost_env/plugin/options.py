@@ -1,0 +1,54 @@
+"""pytest options and ini twins, generated from the one table of settings."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_multihost_env.config.table import SETTINGS, Setting
+
+INI_TYPES = {"bool": "bool", "list": "linelist"}
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Add one group with an option and an ini twin for each setting."""
+    group = parser.getgroup("multihost", "the same environment on every host, and tests on ranks")
+    for setting in SETTINGS:
+        # Unset must be told apart from every value: the layers below an option have a say then.
+        parser.addini(setting.ini, setting.help, type="string", default=None)
+        if setting.everywhere:
+            group.addoption(setting.option, dest=setting.ini, default=None, help=setting.help, **_arguments(setting))
+
+
+def _arguments(setting: Setting) -> dict[str, Any]:
+    if setting.kind == "bool":
+        return {"action": "store_true"}
+    if setting.adds:
+        return {"action": "append", "metavar": setting.metavar}
+    return {"metavar": setting.metavar} | ({"choices": setting.choices} if setting.choices else {})
+
+
+def given(config: pytest.Config) -> tuple[dict[str, object], dict[str, object]]:
+    """Return what was given as options and as ini values, by setting name."""
+    namespace = config.known_args_namespace if not hasattr(config.option, "multihost_venv") else config.option
+    options = {s.name: getattr(namespace, s.ini, None) for s in SETTINGS if s.everywhere}
+    ini = {s.name: config.getini(s.ini) for s in SETTINGS}
+    return options, {name: value for name, value in ini.items() if value not in (None, "", [])}
+
+
+def in_use(config: pytest.Config) -> bool:
+    """Whether anything of ours was asked for; cheap, since every run of pytest asks."""
+    options, ini = given(config)
+    if any(options.values()) or ini or any(name.startswith("MULTIHOST_ENV_") for name in os.environ):
+        return True
+    return _mentioned(config.rootpath / "pyproject.toml") or (config.rootpath / "multihost-env.toml").is_file()
+
+
+def _mentioned(file: Path) -> bool:
+    try:
+        return b"multihost-env" in file.read_bytes()
+    except OSError:
+        return False

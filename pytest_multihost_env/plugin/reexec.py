@@ -1,0 +1,63 @@
+"""Provision, then become pytest inside the environment: the same process, terminal and exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from pytest_multihost_env.errors import MultihostError
+from pytest_multihost_env.plugin.session import MultihostSession, usage
+
+
+def change_over(config: pytest.Config) -> None:
+    """Make the environment ready and replace this process by pytest inside it, unless that has been done.
+
+    Raises:
+        UsageError: It could not be made ready; pytest shows the reason and exits with 4.
+    """
+    namespace = config.known_args_namespace
+    if "PYTEST_XDIST_WORKER" in os.environ or getattr(namespace, "help", False) or getattr(namespace, "version", False):
+        return
+    # Not the session's own state: its options are not all known yet.
+    session = MultihostSession(config)
+    try:
+        settings = session.settings
+        if settings.venv is None or settings.dry_run or _is_inside(settings.venv):
+            return
+        from pytest_multihost_env import probe
+        from pytest_multihost_env.provision import ProvisionRequest, ensure
+
+        request = ProvisionRequest(source=settings.venv, target=settings.target)
+        generation = ensure(request, notify=lambda text: print(f"multihost-env: {text}", file=sys.stderr, flush=True))  # noqa: T201
+        marks = probe.announce(generation, settings.venv)
+    except MultihostError as error:
+        raise usage(error) from None
+    os.environ.update(marks)
+    if settings.no_reexec:
+        return
+    _become(generation.path, list(config.invocation_params.args))
+
+
+def _is_inside(source: Path) -> bool:
+    from pytest_multihost_env import probe
+
+    made_from, generation = probe.active(os.environ)
+    if generation is None or Path(made_from) != source:
+        return False
+    return generation.path.exists() and generation.path.samefile(sys.prefix)
+
+
+def _become(prefix: Path, args: list[str]) -> None:
+    """Replace this process; `-P` unless the user's way of starting pytest put the working directory on sys.path."""
+    python = str(prefix / "bin" / "python")
+    safe = [] if Path(sys.argv[0]).name == "__main__.py" else ["-P"]
+    env = {name: value for name, value in os.environ.items() if name not in {"PYTHONHOME", "PYTEST_VERSION"}}
+    env["VIRTUAL_ENV"] = str(prefix)
+    env["PATH"] = os.pathsep.join([str(prefix / "bin"), env.get("PATH", os.defpath)])
+    env["PYTHONNOUSERSITE"] = "1"
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execve(python, [python, *safe, "-m", "pytest", *args], env)  # noqa: S606 - becoming pytest is the purpose

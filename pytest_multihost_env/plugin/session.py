@@ -1,0 +1,78 @@
+"""What this package knows during one pytest session, computed when first needed and kept in `config.stash`."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections.abc import Mapping
+
+import pytest
+
+from pytest_multihost_env.errors import HostsUnreachable, MultihostError, UsageProblem
+from pytest_multihost_env.model import Completed
+from pytest_multihost_env.plugin.options import given, in_use
+
+KEY: pytest.StashKey[MultihostSession] = pytest.StashKey()
+
+
+class MultihostSession:
+    """Settings, facts, plan and answers of hosts for one pytest configuration."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._answers: dict[str, dict[str, Completed]] = {}
+
+    @functools.cached_property
+    def settings(self):  # type: ignore[no-untyped-def]  # noqa: ANN201
+        """The settings of this session."""
+        from pytest_multihost_env import config as settings
+
+        options, ini = given(self._config)
+        return settings.load(options, os.environ, ini, self._config.rootpath, cwd=self._config.invocation_params.dir)
+
+    @functools.cached_property
+    def plan(self):  # type: ignore[no-untyped-def]  # noqa: ANN201
+        """The plan of this session."""
+        from pytest_multihost_env import probe, registry
+        from pytest_multihost_env.plan import Plan
+
+        return Plan(self.settings, probe.take(), registry.load())
+
+
+    @functools.cached_property
+    def in_use(self) -> bool:
+        """Whether anything of ours was asked for."""
+        return in_use(self._config)
+
+    def ask_hosts(self, request: Mapping[str, object]) -> Mapping[str, Completed]:
+        """Have every host of the job take the snapshot that `request` describes; equal requests are asked once."""
+        from pytest_multihost_env.check import snapshot
+
+        key = json.dumps(request, sort_keys=True)
+        if key not in self._answers:
+            argv = (str(self.plan.facts.python), "-P", snapshot.__file__)
+            self._answers[key] = self.plan.on_every_host(argv, key)
+        return self._answers[key]
+
+    def check_hosts(self) -> str:
+        """Check all hosts as the setting `check` says; return what is wrong, or ""."""
+        if not self.in_use:
+            return ""
+        from pytest_multihost_env.check import gate
+
+        level = self.settings.check or ("smoke" if len(self.plan.allocation.hosts) > 1 else "off")
+        return "" if level == "off" else gate.failure(level, self.ask_hosts)
+
+
+def of(config: pytest.Config) -> MultihostSession:
+    """Return the session's state, made on first use."""
+    if KEY not in config.stash:
+        config.stash[KEY] = MultihostSession(config)
+    return config.stash[KEY]
+
+
+def usage(error: MultihostError) -> pytest.UsageError:
+    """Return what pytest shows, with exit code 4, for an error of ours."""
+    label = {UsageProblem: "", HostsUnreachable: "hosts: "}.get(type(error), "")
+    return pytest.UsageError(f"multihost-env: {label}{error}")
