@@ -174,7 +174,7 @@ def _copy_shared(env: Path, facts: Mapping[str, Any], program: Path) -> tuple[li
     original = Path(os.path.realpath(facts["base_executable"]))
     origins = {original: program, **{Path(facts["dynload"]) / module.name: module for module in modules}}
     libraries: dict[str, str] = {}
-    notes = []
+    notes: list[str] = []
     for file, need in elf.needs(list(origins)).items():
         for name, path in need.found.items():
             if not elf.stays_on_host(name):

@@ -65,9 +65,10 @@ def packages() -> dict[str, Any]:
     }
     found: dict[str, list[Any]] = {}
     for dist in importlib.metadata.distributions():
-        name = dist.metadata["Name"]
-        if name:  # the first on sys.path is the one that is imported
-            found.setdefault(name, [dist.version, list(dist.requires or [])])
+        metadata = dist.metadata
+        if "Name" in metadata:  # what an interrupted removal left has none
+            # the first on sys.path is the one that is imported
+            found.setdefault(metadata["Name"], [dist.version, list(dist.requires or [])])
     return {
         "marker": marker,
         "paths": {key: sysconfig.get_path(key) for key in ("purelib", "platlib", "scripts")},

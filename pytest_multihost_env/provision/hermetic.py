@@ -1,0 +1,161 @@
+"""Proves that an environment uses nothing of the host but the C library, the kernel and the GPU driver."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pytest_multihost_env import process
+from pytest_multihost_env.errors import NotReady
+from pytest_multihost_env.provision import ask, elf, pyvenv
+
+STANDARD = ("ssl", "sqlite3", "ctypes", "zlib", "bz2", "lzma", "hashlib", "json", "uuid")
+"""What every environment must be able to import, so far as the interpreter that it came from was built with it."""
+
+OURS = ("pytest", "pytest_multihost_env")
+
+_SYSTEM = ("/bin", "/boot", "/dev", "/etc", "/lib", "/lib64", "/proc", "/run", "/sbin", "/sys", "/usr", "/var")
+_HIDE = 'while [ "$1" != -- ]; do mount -t tmpfs -o size=4k,mode=0755 hidden "$1" || exit 125; shift; done; shift; exec "$@"'
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Proof:
+    """What was seen while the environment's interpreter ran with nothing but PATH in its environment.
+
+    Attributes:
+        python: Its version.
+        prefix: `sys.prefix`.
+        base_prefix: `sys.base_prefix`.
+        libraries_outside: Names of the host's libraries that it loaded; all of them are expected on every host.
+        seconds: How long the proof took.
+        hidden: Directories that were out of sight meanwhile: the source, the original interpreter.
+        absent: Standard modules that the original interpreter was built without.
+    """
+
+    python: str
+    prefix: Path
+    base_prefix: Path
+    libraries_outside: tuple[str, ...]
+    seconds: float
+    hidden: tuple[Path, ...] = ()
+    absent: tuple[str, ...] = ()
+
+
+def prove(env: Path, *, modules: Sequence[str] = (), original: Path | None = None, timeout: float = 60) -> Proof:
+    """Run `env/bin/python` on its own, import, and check where everything came from.
+
+    The directory `original`, and the prefix that the interpreter was bundled from, are covered by an empty one
+    meanwhile, where this user may make a mount namespace (unshare(1)) and they are no system directories.
+
+    Args:
+        env: The environment, an absolute path.
+        modules: What must be importable, beside `STANDARD` and `OURS`.
+        original: The source that `env` was copied from.
+        timeout: Seconds until the proof has failed.
+
+    Raises:
+        NotReady: An import fails, or a prefix, a search path, a module or a mapped library lies outside of `env`.
+    """
+    began = time.monotonic()
+    python = env / "bin" / "python"
+    expected = _expected(original)
+    hidden = _hideable(env, original)
+    command = [str(python), *ask.question(["imports", *STANDARD, *OURS, *modules], flags=("-B",))]
+    argv = [*_namespace(hidden), *command] if hidden else command
+    seen = ask.answer(ask.run(argv, timeout=timeout), python)
+    absent = tuple(name for name in seen["absent"] if name in STANDARD and name not in expected)
+    problems = _problems(env, seen, absent)
+    if problems:
+        raise NotReady(
+            "the environment is not hermetic: on another host it may run something else, or not run\n"
+            + "\n".join(f"  {problem}" for problem in problems),
+            where=str(env),
+            expected=f"everything below {env}, but for the C library and the GPU driver of the host",
+            hint="install what is named into SOURCE from wheels (they bring their libraries), and provision again",
+        )
+    libraries = sorted({path.rpartition("/")[2] for path in _outside(env, seen["mapped"])})
+    return Proof(
+        python=seen["version"],
+        prefix=Path(seen["prefix"]),
+        base_prefix=Path(seen["base_prefix"]),
+        libraries_outside=tuple(name for name in libraries if ".so" in name),
+        seconds=time.monotonic() - began,
+        hidden=hidden,
+        absent=absent,
+    )
+
+
+def _expected(original: Path | None) -> set[str]:
+    """Return those of `STANDARD` that the original interpreter can import; none when it is gone."""
+    python = original / "bin" / "python" if original is not None else None
+    if python is None or not os.access(python, os.X_OK):
+        return set()
+    try:
+        return set(ask.interpreter(python, ["has", *STANDARD]))
+    except NotReady:
+        return set()
+
+
+def _problems(env: Path, seen: Mapping[str, Any], absent: Sequence[str]) -> list[str]:
+    """Return a sentence for each thing that failed or lies outside."""
+    problems = [f"import {name}: {why}" for name, why in seen["failed"].items() if name not in absent]
+    if seen["executable"] != str(env / "bin" / "python"):
+        problems.append(f"sys.executable is {seen['executable']}")
+    if not _same(seen["prefix"], env):
+        problems.append(f"sys.prefix is {seen['prefix']}")
+    if not _in(env, seen["base_prefix"]):
+        problems.append(f"sys.base_prefix is {seen['base_prefix']}: that is where the standard library comes from")
+    if _same(seen["base_prefix"], Path(seen["prefix"])):
+        problems.append("sys.base_prefix is sys.prefix: that is no virtual environment any more")
+    problems += [f"sys.path holds {path}" for path in seen["path"] if not _in(env, path)]
+    problems += [f"module {name} is {file}" for name, file in seen["modules"].items() if not _in(env, file)]
+    for path in _outside(env, seen["mapped"]):
+        if not elf.stays_on_host(path):
+            problems.append(f"library {path} is mapped")
+    return problems
+
+
+def _outside(env: Path, mapped: Sequence[str]) -> list[str]:
+    """Return the mapped files that lie outside; shared memory and devices are no files of an environment."""
+    return [path for path in mapped if not _in(env, path) and not path.startswith(("/dev/", "/memfd:", "/SYSV"))]
+
+
+def _in(env: Path, path: str) -> bool:
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(env))
+
+
+def _same(path: str, other: Path) -> bool:
+    return os.path.realpath(path) == os.path.realpath(other)
+
+
+def _hideable(env: Path, original: Path | None) -> tuple[Path, ...]:
+    """Return the directories that can be covered: none that the system or `env` itself needs."""
+    candidates = [original] if original is not None else []
+    bundled = pyvenv.read(env / "pyvenv.cfg").get("bundled-from")
+    if bundled:
+        candidates.append(Path(bundled))
+    good: list[Path] = []
+    for path in candidates:
+        real = Path(os.path.realpath(path))
+        system = len(real.parts) < 3 or any(real.is_relative_to(top) for top in _SYSTEM)
+        if real.is_dir() and not system and not Path(os.path.realpath(env)).is_relative_to(real) and real not in good:
+            good.append(real)
+    return tuple(good) if good and _namespaces_work(good) else ()
+
+
+def _namespace(hidden: Sequence[Path]) -> list[str]:
+    """Return the beginning of a command line that runs the rest where `hidden` are empty."""
+    user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+    return ["/usr/bin/unshare", *user, "--mount", "/bin/sh", "-c", _HIDE, "sh", *map(str, hidden), "--"]
+
+
+def _namespaces_work(hidden: Sequence[Path]) -> bool:
+    try:
+        done = process.run([*_namespace(hidden), "/bin/true"], env=ask.CLEAN, cwd=Path("/"), timeout=10)
+    except OSError:
+        return False
+    return bool(done)
