@@ -8,10 +8,11 @@ import io
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Cell:
-    """A cell's text.  `odd` marks what a reader should look at first."""
+    """A cell's text.  `odd` marks what a reader should look at first, in colour and, for all, with `mark`."""
 
     text: str
     odd: bool = False
+    mark: str = "!= "
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ PLAIN = Look()
 def render(table: Table, look: Look = PLAIN) -> str:
     """Return `table` as text without a trailing newline.
 
-    Nothing is cut off: what is too wide is folded.  Odd cells carry `!=` so that they show without colour too.
+    Nothing is cut off: what is too wide is folded.  Odd cells carry their mark, so that they show without colour too.
     """
     from rich import box  # only who shows a table pays for rich
     from rich.console import Console
@@ -51,7 +52,7 @@ def render(table: Table, look: Look = PLAIN) -> str:
         shown.add_column(Text(fitted(column, look.encoding)), overflow="fold")
     for row in table.rows:
         cells = [cell if isinstance(cell, Cell) else Cell(cell) for cell in row]
-        texts = [("!= " if cell.odd else "") + fitted(cell.text, look.encoding) for cell in cells]
+        texts = [(cell.mark if cell.odd else "") + fitted(cell.text, look.encoding) for cell in cells]
         shown.add_row(
             *(Text(text, style="bold red" if cell.odd else "") for text, cell in zip(texts, cells, strict=True))
         )
