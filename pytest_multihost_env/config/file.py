@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from pytest_multihost_env.config.convert import type_name
@@ -79,7 +79,12 @@ def _content(path: Path, *, must_exist: bool) -> dict[str, object]:
         ) from None
     if path.name != PYPROJECT:
         if isinstance(content.get("tool"), dict):
-            raise _unknown("tool", path.name, f"the keys of [{_SECTION}] at the top level", tuple(_BY_KEY))
+            raise UsageProblem(
+                "unknown key tool",
+                where=path.name,
+                expected=f"the keys of [{_SECTION}] at the top level",
+                hint=f"remove the heading [{_SECTION}]",
+            )
         return content
     tool = content.get("tool", {})
     section = tool.get("multihost-env", {}) if isinstance(tool, dict) else {}
@@ -98,15 +103,17 @@ def _wrong_type(origin: str, key: str, value: object, expected: str) -> UsagePro
     )
 
 
-def _unknown(key: str, origin: str, expected: str, known: tuple[str, ...]) -> UsageProblem:
-    best = difflib.get_close_matches(key.replace("_", "-"), known, n=1, cutoff=0.4)
-    inside = [name for name in known if name.rpartition(".")[2] == key]
-    nearest = inside or best
+def _unknown(key: str, origin: str, known: Iterable[str]) -> UsageProblem:
+    # A setting that stands in a table is also looked for under the name of its option.
+    spelt = {name: name for name in known} | {
+        setting.name: setting.file_key for setting in SETTINGS if setting.file_key and "." not in key
+    }
+    best = difflib.get_close_matches(key.replace("_", "-"), spelt, n=1, cutoff=0.4)
     return UsageProblem(
         f"unknown key {key}",
         where=origin,
-        expected=expected,
-        hint=f"the nearest known key is {nearest[0]}" if nearest else "remove it",
+        expected="a known key",
+        hint=f"the nearest known key is {spelt[best[0]]}" if best else "remove it",
     )
 
 
@@ -138,10 +145,6 @@ def _check_key(path: tuple[str, ...], origin: str) -> None:
     match path:
         case (_,):
             known = (*(key for key in _BY_KEY if "." not in key), "environment")
-            if path[0] not in known:
-                if path[0] == "env":
-                    raise _unknown("env", origin, "a known key", ("environment.set",))
-                raise _unknown(path[0], origin, "a known key", (*known, *_BY_KEY))
         case ("environment", _):
             known = _ENVIRONMENT_KEYS
         case ("environment", "hosts" | "ranks", _, _):
@@ -156,8 +159,8 @@ def _check_key(path: tuple[str, ...], origin: str) -> None:
                 hint="correct it",
             )
     if known is not None and path[-1] not in known:
-        prefix = ".".join(path[:-1])
-        raise _unknown(".".join(path), origin, "a known key", tuple(f"{prefix}.{key}".lstrip(".") for key in known))
+        above = "".join(f"{part}." for part in path[:-1])
+        raise _unknown(".".join(path), origin, [above + key for key in known])
 
 
 def _environment(leaves: Mapping[tuple[str, ...], FileValue]) -> EnvironmentTable:

@@ -86,6 +86,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         metavar="NAME[=VALUE]",
         adds=True,
         lines=True,
+        file_key="environment.set",
     ),
     Setting(
         "pass",

@@ -79,7 +79,7 @@ def _automatic(rules: Rules, launch: Mapping[str, str]) -> Iterator[Variable]:
         elif passing and not valid_variable(name):
             yield Variable(name, None, "BLOCKED", "not a variable name", _BUILT_IN)
         elif passing:
-            text = f"prefix {passing.text}" if passing.text else "all:"
+            text = f"{'name' if passing.text == name else 'prefix'} {passing.text}" if passing.text else "all:"
             yield Variable(name, value, "PASSED", text, passing.origin)
 
 
