@@ -9,6 +9,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from pytest_multihost_env.config.table import SETTINGS, Setting
+from pytest_multihost_env.environ.profiles import PROFILES, Profile
 
 
 def _code(text: object) -> str:
@@ -47,7 +48,24 @@ class SettingsDirective(SphinxDirective):
         return self.parse_text_to_nodes("\n".join(lines))
 
 
+def _profile(profile: Profile) -> list[str]:
+    lines = [f"`{profile.name}`"]
+    for label, names in (("passes", profile.passes), ("blocks", profile.blocks)):
+        if names:
+            lines += [f": {label} " + ", ".join(f"`{name}`" for name in names), ""]
+    return [*lines, ""]
+
+
+class ProfilesDirective(SphinxDirective):
+    """Print what each profile passes and blocks."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return a definition list with an entry for each profile."""
+        return self.parse_text_to_nodes("\n".join(line for one in PROFILES.values() for line in _profile(one)))
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the directives."""
     app.add_directive("multihost-settings", SettingsDirective)
+    app.add_directive("multihost-profiles", ProfilesDirective)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

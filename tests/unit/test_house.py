@@ -144,9 +144,14 @@ def test_importing_the_package_imports_nothing_heavy(special: Path) -> None:
     assert [heavy for heavy in [*HEAVY, "pytest", "_pytest", "pluggy", "packaging"] if heavy in names] == []
 
 
-@pytest.mark.parametrize("arguments", [["--version", "--version"], ["-q"]], ids=["version", "empty run"])
-def test_the_unused_plugin_imports_nothing_heavy(arguments: list[str], special: Path) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "tests"),
+    [(["--version", "--version"], ""), (["-q"], ""), (["-q"], "def test_plain(): pass")],
+    ids=["version", "empty run", "unmarked test"],
+)
+def test_the_unused_plugin_imports_nothing_heavy(arguments: list[str], tests: str, special: Path) -> None:
     (special / "pytest.ini").write_text("[pytest]\n")
+    (special / "test_plain.py").write_text(tests)
 
     def run(*more: str) -> set[str]:
         return modules_after(f"import pytest\npytest.main({[*arguments, '-p', 'no:cacheprovider', *more]!r})", special)
