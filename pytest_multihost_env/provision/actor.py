@@ -1,0 +1,101 @@
+"""Who builds: one process of one host, told apart from a later one with the same number."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import functools
+import os
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Actor:
+    """One process.
+
+    Attributes:
+        host: Its host's name.
+        boot: The id of that boot of the kernel.
+        pids: The PID namespace in which `pid` counts.
+        pid: Its number there.
+        started: When the kernel started it, in clock ticks after boot (proc(5), field 22).
+        since: When it began what it is doing, as a person reads it; never compared.
+    """
+
+    host: str
+    boot: str
+    pids: str
+    pid: int
+    started: str
+    since: str
+
+    def __str__(self) -> str:
+        return f"host {self.host}, pid {self.pid}, since {self.since}"
+
+    @property
+    def place(self) -> tuple[str, str, str]:
+        """Equal for two processes that can see each other's number."""
+        return self.host, self.boot, self.pids
+
+    def is_gone(self) -> bool:
+        """Return whether it is certain, from here, that the process has ended."""
+        return self.place == _place() and _start_of(self.pid) != self.started
+
+
+def myself() -> Actor:
+    """Return this process, beginning now."""
+    now = dt.datetime.now(dt.UTC).isoformat(sep=" ", timespec="seconds")
+    return Actor(*_place(), pid=os.getpid(), started=_start_of(os.getpid()) or "", since=now)
+
+
+def parse(record: Mapping[str, object]) -> Actor:
+    """Return the actor that `dataclasses.asdict` made `record` of.
+
+    Raises:
+        ValueError: It is not such a record.
+    """
+    try:
+        texts = {name: _text(record[name]) for name in ("host", "boot", "pids", "started", "since")}
+        pid = record["pid"]
+    except KeyError as error:
+        raise ValueError(f"a process record lacks {error}") from None
+    if not isinstance(pid, int):
+        raise ValueError("a process record has a pid that is no number")  # noqa: TRY004 - the file is wrong, not a type
+    return Actor(pid=pid, **texts)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("a process record has a field that is no text")  # noqa: TRY004 - the file is wrong, not a type
+    return value
+
+
+def _place() -> tuple[str, str, str]:
+    return socket.gethostname(), _boot(), _pids()
+
+
+@functools.cache
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    except OSError:
+        return ""
+
+
+def _pids() -> str:
+    try:
+        return os.readlink("/proc/self/ns/pid")  # noqa: PTH115 - a name of the kernel's, not a path
+    except OSError:
+        return ""
+
+
+def _start_of(pid: int) -> str | None:
+    """Return when `pid` was started, or None when there is no such process or it only waits to be reaped."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text("ascii", "replace")
+    except OSError:
+        return None
+    fields = text[text.rindex(")") + 2 :].split()
+    return None if fields[0] in {"Z", "X"} else fields[19]

@@ -1,0 +1,67 @@
+"""Whether what stands in a slot may be used: it is whole, it stands where it was made for, and nobody else wrote it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from pytest_multihost_env import files
+from pytest_multihost_env.model import Generation
+from pytest_multihost_env.provision import manifest
+from pytest_multihost_env.provision.publish import Ready, Slot
+from pytest_multihost_env.provision.target import trusted_path
+
+
+class Damaged(Exception):
+    """The environment that stands is not what was published; another has to be made."""
+
+
+def adopt(slot: Slot, ready: Ready, key: str, owners: Collection[int]) -> Generation:
+    """Return the environment that `ready` names, after the quick checks.
+
+    Raises:
+        Damaged: Its manifest or its interpreter is not what was published, or it was moved.
+        NotReady: Somebody else could have written it.
+    """
+    path = slot.attempts / ready.attempt
+    trusted_path(slot.path / "READY", owners)
+    if ready.attempt not in files.names(slot.attempts):
+        raise Damaged(f"{path} is gone")
+    try:
+        data = files.read_record(path / manifest.NAME).data
+        header = manifest.parse_header(data)
+    except (OSError, ValueError) as error:
+        raise Damaged(f"{path / manifest.NAME} cannot be read: {error}") from None
+    if manifest.digest(data) != ready.digest:
+        raise Damaged(f"{path / manifest.NAME} was changed after it was published")
+    if header.key != key:
+        raise Damaged(f"{path} was made for another key")
+    if is_relocated(header, path):
+        raise Damaged(f"{path} was relocated: it was made for {header.path}")
+    generation = Generation(
+        path=path,
+        key=key,
+        digest=ready.digest,
+        reused=True,
+        built_by=f"{ready.builder.host}:{ready.builder.pid}",
+        added=header.added,
+        seconds=0.0,
+    )
+    _check_python(generation, owners)
+    return generation
+
+
+def is_relocated(header: manifest.Header, path: Path) -> bool:
+    """Return whether the environment at `path` was made for another directory (other names of the same are fine)."""
+    made = Path(header.path)
+    return made != path and not (made.exists() and made.samefile(path))
+
+
+def _check_python(generation: Generation, owners: Collection[int]) -> None:
+    python = generation.python
+    try:
+        trusted_path(python, owners)
+    except OSError as error:
+        raise Damaged(f"{python} is not there: {error.strerror}") from None
+    if not python.is_file():
+        raise Damaged(f"{python} is not a file")

@@ -1,0 +1,113 @@
+"""Build one attempt and make it stand, unless another does by then."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from pathlib import Path
+
+import pytest_multihost_env
+from pytest_multihost_env import files
+from pytest_multihost_env.errors import MultihostError, NotReady
+from pytest_multihost_env.model import Generation
+from pytest_multihost_env.provision import actor, manifest, publish, target
+from pytest_multihost_env.provision.actor import Actor
+from pytest_multihost_env.provision.adopt import adopt
+from pytest_multihost_env.provision.job import Job, key_of
+from pytest_multihost_env.provision.lease import Lease
+from pytest_multihost_env.provision.publish import Slot
+from pytest_multihost_env.provision.target import Place
+
+
+def build(job: Job, lease: Lease) -> Generation:
+    """Build, publish, and return what stands, which may be another's.
+
+    Raises:
+        NotReady: It could not be built; the others are told why, and nothing half-made is left.
+        Damaged: What stands, and is another's, is no good.
+    """
+    target.require_space(job.place)
+    me = actor.myself()
+    attempt = job.slot.begin(me, lease.number)
+    try:
+        digest, added = _make(job, attempt, me)
+        ready = job.slot.publish(attempt, digest, me)
+    except BaseException as error:
+        if not _may_stand(job.slot, attempt):
+            job.slot.discard(attempt)
+        if not isinstance(error, Exception):
+            raise
+        done = job.adopted()  # a winner may have swept an attempt whose lease was lost
+        if done is not None:
+            return done
+        problem = _explained(error, job.place)
+        job.slot.fail(attempt, problem, me)
+        raise problem from error
+    if ready.attempt != attempt.name:
+        job.slot.discard(attempt)
+        return adopt(job.slot, ready, job.key, job.request.owners)
+    with contextlib.suppress(OSError):
+        job.slot.sweep(ready, lease.look())
+    return Generation(
+        path=attempt,
+        key=job.key,
+        digest=digest,
+        reused=False,
+        built_by=f"{me.host}:{me.pid}",
+        added=added,
+        seconds=time.monotonic() - job.began,
+    )
+
+
+def _make(job: Job, attempt: Path, me: Actor) -> tuple[str, tuple[str, ...]]:
+    """Build at `attempt` and return the manifest's digest and what was added."""
+    job.recipe.builder.build(job.place.source, attempt)
+    added = job.recipe.finish(attempt, job.place.source)
+    if key_of(job.place, job.recipe) != job.key:
+        raise NotReady(
+            f"{job.place.source} was changed while it was copied",
+            hint="let what writes to it finish, and provision again",
+        )
+    publish.seal(attempt)
+    header = manifest.Header(
+        key=job.key,
+        path=str(attempt),
+        source=str(job.place.source),
+        python=_python_version(attempt),
+        tool=pytest_multihost_env.__version__,
+        builder=dataclasses.asdict(me),
+        added=added,
+    )
+    data = manifest.render(header, manifest.scan(attempt))
+    files.write_new(attempt / manifest.NAME, data, 0o444)
+    target.trusted_path(attempt / "bin" / "python", job.request.owners)
+    return manifest.digest(data), added
+
+
+def _python_version(attempt: Path) -> str:
+    with contextlib.suppress(OSError):
+        for line in (attempt / "pyvenv.cfg").read_text("utf-8", "replace").splitlines():
+            name, _, value = line.partition("=")
+            if name.strip() in {"version", "version_info"}:
+                return value.strip()
+    return ""
+
+
+def _explained(error: Exception, place: Place) -> MultihostError:
+    if isinstance(error, MultihostError):
+        return error
+    return NotReady(
+        f"the environment could not be built: {error or type(error).__name__}",
+        where=str(getattr(error, "filename", None) or place.source),
+        hint="mend the cause and provision again; nothing half-made was left",
+    )
+
+
+def _may_stand(slot: Slot, attempt: Path) -> bool:
+    """Return whether `attempt` was published, or it cannot be told: then it must stay."""
+    try:
+        ready = slot.ready()
+    except (OSError, NotReady):
+        return True
+    return ready is not None and ready.attempt == attempt.name

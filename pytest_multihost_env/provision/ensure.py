@@ -1,0 +1,176 @@
+"""Make the environment ready, once, whatever races or dies.
+
+The way: look at source and target; use what stands; else contend, wait for the one who builds, or build.  The order of
+a build is: tree, finishing steps, permissions, manifest, disk, and last the one record that makes it stand.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+from pytest_multihost_env.errors import NotReady
+from pytest_multihost_env.model import Generation
+from pytest_multihost_env.provision import publish, target
+from pytest_multihost_env.provision import recipe as recipes
+from pytest_multihost_env.provision.adopt import Damaged
+from pytest_multihost_env.provision.build import build
+from pytest_multihost_env.provision.election import Chair
+from pytest_multihost_env.provision.job import Job, Notify, ProvisionRequest, key_of
+from pytest_multihost_env.provision.lease import Lease
+from pytest_multihost_env.provision.recipe import Recipe
+from pytest_multihost_env.provision.waiting import Waiting
+
+_DOUBT = 5.0
+"""Seconds for which the lease's directory may refuse before one builds without a lease."""
+
+
+def ensure(request: ProvisionRequest, *, notify: Notify, recipe: Recipe | None = None) -> Generation:
+    """Return the environment for `request`, made now or by whoever was first.
+
+    Args:
+        request: What is wanted.
+        notify: Told, in a sentence, whom this call waits for and what it found damaged.
+        recipe: How to build; None: by what the source is.
+
+    Raises:
+        UsageProblem: Source or target cannot be; nothing was created.
+        NotReady: It could not be built, or its builder did not finish in time.
+    """
+    try:
+        job, stands = _look(request, notify, recipe)
+        if stands is None:
+            if not job.slot.names():
+                target.require_space(job.place)
+            stands = _contend(job)
+    except OSError as error:
+        raise NotReady(
+            f"the environment cannot be made ready: {error.strerror or error}",
+            where=str(error.filename or request.target),
+            hint="see to the file system or the permissions there, and provision again",
+        ) from error
+    publish.point(job.place, stands.path)
+    return stands
+
+
+def preview(request: ProvisionRequest, *, recipe: Recipe | None = None) -> Generation | Path:
+    """Return what `ensure` would use, or else the directory in which it would build; nothing is created.
+
+    Raises:
+        UsageProblem: Source or target cannot be.
+    """
+    job, stands = _look(request, lambda _: None, recipe)
+    return stands if stands is not None else job.slot.attempts
+
+
+def _look(request: ProvisionRequest, notify: Notify, recipe: Recipe | None) -> tuple[Job, Generation | None]:
+    """Return the job, and what stands already and is good."""
+    began = time.monotonic()
+    place = target.examine(request.source, request.target, force=request.force)
+    if recipe is None:
+        recipe = recipes.standard(place.source, request.overlay)
+    else:
+        recipes.choose(place.source, [recipe.builder])
+    key = key_of(place, recipe)
+    number = publish.newest(place, key)
+    job = Job(request, recipe, place, key, publish.slot(place, key, number or 0), notify, began)
+    if number is None:
+        return job, None
+    try:
+        if not request.force:
+            return job, job.adopted()
+    except Damaged as damage:
+        notify(f"{damage}; another is made")
+    return dataclasses.replace(job, slot=publish.slot(place, key, number + 1)), None
+
+
+def _contend(job: Job) -> Generation:
+    job.slot.make()
+    old_failures = job.slot.failures()  # of earlier runs: they do not keep this one from trying
+    chair = Chair(job.slot.path, job.notify)
+    lease = Lease(job.slot.lease, ttl=job.request.ttl, beat=job.request.beat)
+    waiting = Waiting(job.place.target, lease, job.request.timeout, job.notify)
+    doubt = _Doubt(job.notify)
+    try:
+        with _terminable():
+            while True:
+                done = _outcome(job, old_failures)
+                if done is None and chair.take() and doubt.claims(lease):
+                    # Somebody may have finished between the look and the claim.
+                    done = _outcome(job, old_failures) or build(job, lease)
+                if done is not None:
+                    return done
+                waiting.pause()
+    except Damaged as damage:
+        raise NotReady(f"what was just published is damaged: {damage}", hint="provision again") from None
+    finally:
+        lease.release()
+        chair.leave()
+
+
+def _outcome(job: Job, old_failures: frozenset[str]) -> Generation | None:
+    """Return what stands, or None while the build goes on.
+
+    Raises:
+        NotReady: The build that this call waited for failed.
+    """
+    done = job.adopted()
+    if done is None:
+        for name in sorted(job.slot.failures() - old_failures):
+            raise job.slot.failure(name)
+    return done
+
+
+class _Doubt:
+    """Claims the lease; claims it in spite of a directory that keeps refusing, since publishing decides anyway."""
+
+    def __init__(self, notify: Notify) -> None:
+        self._notify = notify
+        self._since: float | None = None
+
+    def claims(self, lease: Lease) -> bool:
+        try:
+            claimed = lease.try_claim()
+        except OSError as error:
+            now = time.monotonic()
+            self._since = now if self._since is None else self._since
+            if now - self._since < _DOUBT:
+                return False
+            self._notify(f"no lease can be had ({error}); several hosts may build, one will win")
+            return True
+        self._since = None
+        return claimed
+
+
+class _Terminated(BaseException):
+    """SIGTERM came: unwind, then end as the signal would have."""
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Unwind on SIGTERM, so that an interrupted build takes its tree away, and then end by it."""
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def unwind(_number: int, _frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not interrupt the clearing up
+        raise _Terminated
+
+    signal.signal(signal.SIGTERM, unwind)
+    try:
+        yield
+    except _Terminated:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,0 +1,80 @@
+"""One call's task: what is wanted, how it is built, and where the builders of it meet."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest_multihost_env
+from pytest_multihost_env.model import Generation
+from pytest_multihost_env.provision import manifest
+from pytest_multihost_env.provision.adopt import adopt
+from pytest_multihost_env.provision.publish import Slot
+from pytest_multihost_env.provision.recipe import Recipe
+from pytest_multihost_env.provision.target import Place
+
+Notify = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ProvisionRequest:
+    """What is wanted.
+
+    Attributes:
+        source: What to provision.
+        target: Where, on storage that all hosts share.
+        force: Build anew even when what stands is good, and put aside a foreign environment at `target`.
+        timeout: Seconds to wait for another builder.
+        ttl: Seconds without a beat after which a builder on another host counts as dead.
+        beat: Seconds between two beats.
+        overlay: Requirements that the environment gets when the source lacks them.
+        owners: Users, besides this one and root, whose files may be run.
+    """
+
+    source: Path
+    target: Path
+    force: bool = False
+    timeout: float = 1800.0
+    ttl: float = 20.0
+    beat: float = 5.0
+    overlay: tuple[str, ...] = ("pytest-multihost-env",)
+    owners: tuple[int, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Job:
+    """What one call has to do, once source and target were looked at."""
+
+    request: ProvisionRequest
+    recipe: Recipe
+    place: Place
+    key: str
+    slot: Slot
+    notify: Notify
+    began: float
+
+    def adopted(self) -> Generation | None:
+        """Return what stands, or None while nothing does."""
+        ready = self.slot.ready()
+        if ready is None:
+            return None
+        generation = adopt(self.slot, ready, self.key, self.request.owners)
+        return dataclasses.replace(generation, seconds=time.monotonic() - self.began)
+
+
+def key_of(place: Place, recipe: Recipe) -> str:
+    """Return the fingerprint of what `recipe` makes for `place` on this kind of machine."""
+    parts = {
+        "source": recipe.builder.fingerprint(place.source),
+        "builder": recipe.builder.name,
+        "options": recipe.options,
+        "platform": [platform.system(), platform.machine(), *platform.libc_ver()],
+        "tool": pytest_multihost_env.__version__,
+        "manifest": manifest.FORMAT,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]

@@ -1,0 +1,283 @@
+"""The store beside the target: attempts, the one record that says which of them stands, and what failed.
+
+    .python_env.d/v1/<key>/att/<host>-<pid>-<random>/        built here, never renamed, never reused
+    .python_env.d/v1/<key>/att/<host>-<pid>-<random>.json    who builds it
+    .python_env.d/v1/<key>/READY                             made once: which attempt stands, and its manifest's digest
+    .python_env.d/v1/<key>/FAIL-<host>-<pid>-<random>        why that build failed
+    .python_env.d/v1/<key>/lease/                            who should build
+
+A second environment for the same key, asked for by force or because the first is damaged, has `<key>.1`, and so on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import re
+import secrets
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+from pytest_multihost_env import files
+from pytest_multihost_env.errors import MultihostError, NotReady
+from pytest_multihost_env.provision import actor
+from pytest_multihost_env.provision.actor import Actor
+from pytest_multihost_env.provision.lease import Sighting
+from pytest_multihost_env.provision.target import Place
+
+READY = "READY"
+_FAIL = "FAIL-"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Ready:
+    """What stands in `READY`.
+
+    Attributes:
+        attempt: Name of the attempt that won.
+        digest: sha256 of its manifest.
+        builder: Who built it.
+        uid: Who owns the record.
+    """
+
+    attempt: str
+    digest: str
+    builder: Actor
+    uid: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Slot:
+    """Where the builders of one environment meet."""
+
+    place: Place
+    name: str
+
+    @property
+    def path(self) -> Path:
+        """The slot's directory."""
+        return self.place.store / self.name
+
+    @property
+    def attempts(self) -> Path:
+        """Where the attempts are."""
+        return self.path / "att"
+
+    @property
+    def lease(self) -> Path:
+        """Where the lease is."""
+        return self.path / "lease"
+
+    def make(self) -> None:
+        """Create the directories that are missing.
+
+        Raises:
+            NotReady: They cannot be made.
+        """
+        try:
+            self.place.target.parent.mkdir(parents=True, exist_ok=True)
+            for path in (self.place.home, self.place.store, self.path, self.attempts, self.lease):
+                path.mkdir(exist_ok=True)
+                if path.is_symlink():
+                    raise NotReady(f"{path} is a symlink", expected="a directory that this package made")
+        except OSError as error:
+            raise NotReady(
+                f"the environment cannot be made: {error.strerror}",
+                where=error.filename,
+                hint="choose a target that this user can write to",
+            ) from None
+
+    def names(self) -> frozenset[str]:
+        """Return what is in the slot, which need not exist."""
+        for directory in (self.place.home, self.place.store, self.path):
+            if not directory.parent.is_dir() or not files.is_listed(directory):
+                return frozenset()
+        return files.names(self.path)
+
+    def ready(self) -> Ready | None:
+        """Return what stands, or None while nothing does.
+
+        Raises:
+            NotReady: The record is not one of ours.
+            OSError: The slot cannot be read.
+        """
+        if READY not in self.names():
+            return None
+        return read_ready(self.path)
+
+    def begin(self, builder: Actor, lease_number: int) -> Path:
+        """Return where `builder` may build: a directory that does not exist yet, with a record of whose it is."""
+        host = re.sub(r"[^\w-]", "_", builder.host.partition(".")[0])[:32] or "host"
+        attempt = self.attempts / f"{host}-{builder.pid}-{secrets.token_hex(6)}"
+        record = {"builder": dataclasses.asdict(builder), "lease": lease_number}
+        files.write_new(_record_of(attempt), _dump(record))
+        return attempt
+
+    def publish(self, attempt: Path, digest: str, builder: Actor) -> Ready:
+        """Have `attempt` on disk and make it the one that stands, unless another does; return which one stands.
+
+        Raises:
+            OSError: Nothing stands and nothing could be made to.
+        """
+        files.sync_tree(attempt)
+        files.sync_directory(self.attempts)
+        record = {"attempt": attempt.name, "manifest_sha256": digest, "builder": dataclasses.asdict(builder)}
+        files.publish_once(self.path / READY, _dump(record))
+        return read_ready(self.path)
+
+    def fail(self, attempt: Path, error: MultihostError, builder: Actor) -> None:
+        """Leave a record of why `attempt` failed, if the file system still takes one."""
+        text = {"what": error.what, "where": error.where, "expected": error.expected, "hint": error.hint}
+        record = {"builder": dataclasses.asdict(builder), "error": text}
+        with contextlib.suppress(OSError):
+            temporary = self.path / f".{attempt.name}"
+            files.write_new(temporary, _dump(record))
+            temporary.rename(self.path / f"{_FAIL}{attempt.name}")
+
+    def failures(self) -> frozenset[str]:
+        """Return the names of the records of failed builds."""
+        return frozenset(name for name in self.names() if name.startswith(_FAIL))
+
+    def failure(self, name: str) -> NotReady:
+        """Return what the build that left the record `name` said."""
+        try:
+            record = json.loads(files.read_record(self.path / name).data)
+            builder = actor.parse(record["builder"])
+            text: Mapping[str, str | None] = record["error"]
+            return NotReady(
+                f"the build on {builder} failed: {text['what']}",
+                where=text["where"],
+                expected=text["expected"],
+                hint=text["hint"],
+            )
+        except (OSError, ValueError, KeyError, TypeError):
+            return NotReady("a build on another host failed", where=str(self.path / name))
+
+    def discard(self, attempt: Path) -> None:
+        """Delete an attempt that did not win, and then its record."""
+        if not files.remove_tree(attempt):
+            files.delete_file(_record_of(attempt))
+
+    def sweep(self, ready: Ready, now: Sighting) -> None:
+        """Delete what dead builders left; only after `ready` stands, since one that is only slow could publish it.
+
+        An attempt goes when its process is known to have ended, or when its claim on the lease is an old one.
+        """
+        listing = files.names(self.attempts)
+        for name in sorted(listing):
+            attempt = self.attempts / name
+            if name == ready.attempt or f"{name}.json" not in listing:
+                continue
+            if self._is_dead(attempt, now):
+                self.discard(attempt)
+        for name in listing:
+            owner = name.removesuffix(".json")
+            if (
+                owner not in {name, ready.attempt}
+                and owner not in listing
+                and self._is_dead(self.attempts / owner, now)
+            ):
+                files.delete_file(self.attempts / name)
+        for name in self.failures():
+            files.delete_file(self.path / name)
+
+    def _is_dead(self, attempt: Path, now: Sighting) -> bool:
+        try:
+            record = json.loads(files.read_record(_record_of(attempt)).data)
+            builder, number = actor.parse(record["builder"]), int(record["lease"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+        if builder.place == actor.myself().place:
+            return builder.is_gone()
+        return 0 < number < now.number
+
+
+def read_ready(slot: Path) -> Ready:
+    """Return what stands in the slot's record, which was listed.
+
+    Raises:
+        NotReady: The record is not one of ours.
+        OSError: It cannot be read.
+    """
+    found = files.read_record(slot / READY)
+    try:
+        record = json.loads(found.data)
+        attempt, digest = str(record["attempt"]), str(record["manifest_sha256"])
+        builder = actor.parse(record["builder"])
+        if not re.fullmatch(r"[\w-]+", attempt):
+            raise ValueError(f"an attempt cannot be called {attempt!r}")
+    except (ValueError, KeyError, TypeError) as error:
+        raise NotReady(
+            f"{slot / READY} is not a record of this package: {error}",
+            hint=f"remove {slot}, or choose another target",
+        ) from None
+    return Ready(attempt, digest, builder, found.uid)
+
+
+def newest(place: Place, key: str) -> int | None:
+    """Return the highest number of an environment for `key` that is ready, or None."""
+    for number in sorted(_numbers(place, key), reverse=True):
+        if READY in slot(place, key, number).names():
+            return number
+    return None
+
+
+def slot(place: Place, key: str, number: int) -> Slot:
+    """Return the slot for the environment `number` of `key`."""
+    return Slot(place, f"{key}.{number}" if number else key)
+
+
+def _numbers(place: Place, key: str) -> set[int]:
+    found = set()
+    for name in Slot(place, ".").names():
+        stem, _, number = name.partition(".")
+        if stem == key and (not number or number.isdecimal()):
+            found.add(int(number or 0))
+    return found
+
+
+def seal(attempt: Path) -> None:
+    """Take away everybody's right to write to the files, and set-user-id bits; directories stay deletable by us."""
+    for directory, _, found in os.walk(attempt):
+        path = Path(directory)
+        path.chmod((stat.S_IMODE(path.stat().st_mode) | 0o700) & 0o755)
+        for name in found:
+            file = path / name
+            status = file.lstat()
+            if stat.S_ISREG(status.st_mode):
+                file.chmod((stat.S_IMODE(status.st_mode) | 0o400) & 0o555)
+
+
+def point(place: Place, attempt: Path) -> None:
+    """Make the target a relative symlink to `attempt`; what is there and not ours is put aside.
+
+    Raises:
+        NotReady: It cannot be.
+    """
+    text = os.path.relpath(attempt, place.target.parent)
+    try:
+        if place.foreign and files.is_listed(place.target) and not place.target.is_symlink():
+            place.target.rename(place.home / f"replaced-{secrets.token_hex(4)}")
+        if not _points(place.target, text):
+            files.swap_link(place.target, text)
+    except OSError as error:
+        raise NotReady(
+            f"{place.target} cannot be made to point to the environment: {error.strerror}",
+            where=str(attempt),
+            hint="remove what is there, or make its directory writable",
+        ) from None
+
+
+def _points(link: Path, text: str) -> bool:
+    return files.is_listed(link) and link.is_symlink() and os.readlink(link) == text  # noqa: PTH115 - compared as text
+
+
+def _record_of(attempt: Path) -> Path:
+    return attempt.with_name(f"{attempt.name}.json")
+
+
+def _dump(record: Mapping[str, object]) -> bytes:
+    return json.dumps(record, separators=(",", ":")).encode("ascii")

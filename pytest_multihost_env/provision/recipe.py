@@ -1,0 +1,75 @@
+"""What a build consists of: one builder, and the steps that make its tree an environment that moves and is proven."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from pytest_multihost_env.errors import UsageProblem
+from pytest_multihost_env.protocols import Builder
+
+Finish = Callable[[Path, Path], tuple[str, ...]]
+"""`finish(env, source)` completes a built tree in place; returns the distributions that it added."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Recipe:
+    """How to make an environment.
+
+    Attributes:
+        builder: Puts the tree there.
+        finish: Bundles, relocates, adds, proves; raises `NotReady` when the result is no good.
+        options: What else decides the outcome; part of the environment's key.
+    """
+
+    builder: Builder
+    finish: Finish
+    options: tuple[str, ...] = ()
+
+
+def choose(source: Path, builders: Iterable[Builder]) -> Builder:
+    """Return the first builder that can make an environment from `source`.
+
+    Raises:
+        UsageProblem: None can; it lists what each said.
+    """
+    refusals = []
+    for builder in builders:
+        refusal = builder.refuses(source)
+        if refusal is None:
+            return builder
+        refusals.append((builder.name, refusal))
+    if len(refusals) == 1:
+        raise UsageProblem(refusals[0][1], where=str(source), hint="make one with `python -m venv`, or name another")
+    raise UsageProblem(
+        "no builder can make an environment from this source",
+        where=str(source),
+        expected="\n".join(f"{name}: {refusal}" for name, refusal in refusals),
+        hint="name a virtual environment",
+    )
+
+
+def standard(source: Path, overlay: Sequence[str]) -> Recipe:
+    """Return the recipe for `source`: build, bundle the interpreter, relocate, add `overlay`, prove.
+
+    Raises:
+        UsageProblem: No builder can use `source`.
+    """
+    from pytest_multihost_env.provision.builders.venv import VenvBuilder
+
+    return Recipe(choose(source, [VenvBuilder()]), _finishing(tuple(overlay)), tuple(overlay))
+
+
+def _finishing(overlay: tuple[str, ...]) -> Finish:
+    def finish(env: Path, source: Path) -> tuple[str, ...]:
+        from pytest_multihost_env.provision import bundle, hermetic, relocate
+        from pytest_multihost_env.provision import overlay as adding
+
+        bundle.bundle_interpreter(env)
+        relocate.relocate(env, source)
+        added = adding.add_missing(env, env / "bin" / "python", overlay)
+        hermetic.prove(env, original=source)
+        return added
+
+    return finish

@@ -1,0 +1,231 @@
+"""Where an environment may be made, and whose code may be run.  Looks only; nothing is created here."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import stat
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from pytest_multihost_env import files
+from pytest_multihost_env.errors import NotReady, UsageProblem
+
+PROTOCOL = "v1"
+MARGIN = 1.2
+"""Free space must be this many times the size of the source."""
+
+_MAX_LINKS = 40
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Place:
+    """A source and a target that were looked at.
+
+    Attributes:
+        source: What to build from; absolute.
+        target: The symlink that people use; absolute, its parent's symlinks kept.
+        foreign: There is something at `target` that this package did not make.
+    """
+
+    source: Path
+    target: Path
+    foreign: bool
+
+    @property
+    def home(self) -> Path:
+        """The directory beside the target that holds everything that is made."""
+        return self.target.with_name(f".{self.target.name}.d")
+
+    @property
+    def store(self) -> Path:
+        """The part of `home` that this version of the protocol uses."""
+        return self.home / PROTOCOL
+
+
+def examine(source: Path, target: Path, *, force: bool = False) -> Place:
+    """Return where to build from and to.
+
+    Raises:
+        UsageProblem: One of them cannot be, with the remedy.
+    """
+    source, target = _absolute(source), _absolute(target)
+    if not source.exists():
+        raise UsageProblem(
+            f"the source {source} does not exist" + (": a dangling symlink" if source.is_symlink() else ""),
+            expected="a virtual environment",
+            hint=f"make one with `python -m venv {source}`, or name another",
+        )
+    _refuse_dangerous(source, target)
+    place = Place(source, target, foreign=_is_foreign(target))
+    if place.foreign:
+        _refuse_foreign(place, force)
+    return place
+
+
+def _absolute(path: Path) -> Path:
+    path = Path(os.path.expanduser(path)).absolute()  # noqa: PTH111 - "~nobody" stays as it is instead of raising
+    return Path(os.path.realpath(path.parent)) / path.name if ".." in path.parts else path
+
+
+def _refuse_dangerous(source: Path, target: Path) -> None:
+    real_source = source.resolve()
+    real = target.parent.resolve() / target.name
+    ways = {real, target.resolve()}
+    home = Path(os.path.realpath(os.path.expanduser("~")))  # noqa: PTH111 - never raises
+    reason = None
+    if real.parent == real or not target.name or target.name in {".", ".."}:
+        reason = "is the root of the file system"
+    elif any(home.is_relative_to(way) for way in ways):
+        reason = "is or contains the home directory"
+    elif real_source in ways:
+        reason = "is the source itself"
+    elif any(way.is_relative_to(real_source) for way in ways):
+        reason = "lies inside the source"
+    elif any(real_source.is_relative_to(way) for way in ways):
+        reason = "contains the source"
+    elif real_source.is_relative_to(real.with_name(f".{real.name}.d")):
+        reason = "is made from this source, which is one of its own generations"
+    elif any(character in str(target) for character in ":\n\r"):
+        reason = "has a colon or a line break in its path, which PATH and scripts cannot hold"
+    if reason is not None:
+        raise UsageProblem(
+            f"the target {target} {reason}",
+            where=f"source {source}",
+            hint="name a directory of its own, such as ./python_env",
+        )
+    _refuse_parent(target)
+
+
+def _refuse_parent(target: Path) -> None:
+    parent = _nearest(target.parent)
+    if not parent.is_dir():
+        raise UsageProblem(f"the target {target} cannot be made: {parent} is not a directory", hint="name another")
+    if not os.access(parent, os.R_OK | os.X_OK):
+        raise UsageProblem(f"the target {target} cannot be made: {parent} cannot be read", hint="name another")
+
+
+def _nearest(path: Path) -> Path:
+    """Return `path` or its nearest ancestor that exists, dangling symlinks included."""
+    while not os.path.lexists(path):
+        path = path.parent
+    return path
+
+
+def _is_foreign(target: Path) -> bool:
+    if not target.parent.is_dir() or not files.is_listed(target):
+        return False
+    if not target.is_symlink():
+        return True
+    text = os.readlink(target)  # noqa: PTH115 - compared as text
+    return not text.startswith(f".{target.name}.d/")
+
+
+def _refuse_foreign(place: Place, force: bool) -> None:
+    target = place.target
+    if target.is_symlink():
+        kind = "symlink to " + os.readlink(target) + ("" if target.exists() else ", which does not exist")  # noqa: PTH115
+    elif target.is_dir():
+        kind = "directory"
+    else:
+        raise UsageProblem(f"the target {target} is a file", hint="remove it, or name another target")
+    remedy = f"move it away (`mv {target} {target}.old`), or name another target"
+    if kind == "directory" and not (target / "pyvenv.cfg").is_file():
+        raise UsageProblem(f"the target {target} is a directory, and no environment", hint=remedy)
+    if not force:
+        raise UsageProblem(
+            f"the target {target} is a {kind}, and was not made by multihost-env",
+            hint=f"{remedy}, or have it put aside with --force",
+        )
+
+
+def require_space(place: Place) -> None:
+    """Check that the target's file system has room for a copy of the source.
+
+    Raises:
+        NotReady: It has not.
+    """
+    where = _nearest(place.target.parent)
+    status = os.statvfs(where)
+    free, needed = status.f_bavail * status.f_frsize, int(_size(place.source) * MARGIN)
+    if free < needed:
+        raise NotReady(
+            f"{place.source} needs {_readable(needed)} and the file system of {where} has {_readable(free)} free",
+            where=str(place.target),
+            hint="free some space, or name a target on another file system",
+        )
+
+
+def _size(path: Path) -> int:
+    if not path.is_dir():
+        return path.stat().st_size
+    return sum(entry.stat(follow_symlinks=False).st_size for entry in _files_below(str(path)))
+
+
+def _files_below(directory: str) -> Iterator[os.DirEntry[str]]:
+    with os.scandir(directory) as listing:
+        for entry in listing:
+            if entry.is_dir(follow_symlinks=False):
+                yield from _files_below(entry.path)
+            elif entry.is_file(follow_symlinks=False):
+                yield entry
+
+
+def _readable(size: float) -> str:
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"
+
+
+def trusted_path(path: Path, owners: Collection[int] = ()) -> None:
+    """Check that nobody but this user, root and `owners` can change what `path` leads to.
+
+    Every component counts, and every component of each symlink's destination: all belong to one of them, and none is
+    writable for everybody, but for directories with the sticky bit, where nobody can rename what is another's.
+
+    Raises:
+        NotReady: One is not; the message names it.
+    """
+    allowed = {0, os.geteuid(), *owners}
+    for component, status in _components(path.absolute()):
+        if status.st_uid not in allowed:
+            raise _distrust(path, f"{component} belongs to uid {status.st_uid}", component)
+        if stat.S_ISLNK(status.st_mode) or not status.st_mode & stat.S_IWOTH:
+            continue
+        if not (stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX):
+            raise _distrust(path, f"{component} is writable for everybody", component)
+
+
+def _distrust(path: Path, reason: str, component: Path) -> NotReady:
+    return NotReady(
+        f"{path} will not be run: {reason}",
+        where=str(component),
+        expected=f"every component belongs to uid {os.geteuid()} or root and is not writable for everybody",
+        hint="change its owner or mode, choose a target elsewhere, or name the owner as trusted",
+    )
+
+
+def _components(path: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """Yield each directory, symlink and file that the kernel passes on the way to `path`."""
+    here, todo, links = Path("/"), list(path.parts[1:]), 0
+    yield here, here.lstat()
+    while todo:
+        name = todo.pop(0)
+        if name == "..":
+            here = here.parent
+            continue
+        step = here / name
+        status = step.lstat()
+        yield step, status
+        if not stat.S_ISLNK(status.st_mode):
+            here = step
+            continue
+        links += 1
+        if links > _MAX_LINKS:
+            raise NotReady(f"{path} leads through too many symlinks", where=str(step))
+        destination = step.readlink()
+        if destination.is_absolute():
+            here = Path("/")
+        todo[:0] = [part for part in destination.parts if part != "/"]

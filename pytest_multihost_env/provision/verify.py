@@ -1,0 +1,147 @@
+"""Whether a published environment is still what was published, down to every byte, and still stands on its own."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Collection, Iterable
+from pathlib import Path, PurePosixPath
+
+from pytest_multihost_env import files
+from pytest_multihost_env.errors import NotReady
+from pytest_multihost_env.provision import manifest
+from pytest_multihost_env.provision.adopt import is_relocated
+from pytest_multihost_env.provision.manifest import Entry
+from pytest_multihost_env.provision.publish import READY, Ready, read_ready
+from pytest_multihost_env.provision.target import trusted_path
+
+Prove = Callable[[Path, Path | None], str]
+"""`prove(env, source)` returns a sentence about what was proven, or raises `NotReady`."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Verified:
+    """What was found.
+
+    Attributes:
+        path: The environment.
+        digest: sha256 of its manifest as it is now.
+        published: The digest that was published; "" when no record stands beside the environment.
+        header: Where it came from.
+        relocated: The directory that it was made for, when that is another one; else "".
+        differing: Paths whose type, mode, size, content or destination changed.
+        missing: Paths that are gone.
+        extra: Paths that came; bytecode that Python adds is not counted.
+        proof: What the hermetic proof showed; "" when it failed or was not tried.
+        problem: Why the proof failed or was not tried.
+    """
+
+    path: Path
+    digest: str
+    published: str
+    header: manifest.Header
+    relocated: str
+    differing: tuple[str, ...]
+    missing: tuple[str, ...]
+    extra: tuple[str, ...]
+    proof: str
+    problem: str
+
+    @property
+    def digest_ok(self) -> bool:
+        """Whether the manifest is the one that was published."""
+        return self.digest == self.published
+
+    def __bool__(self) -> bool:
+        """Whether everything is as it was published, and proven."""
+        changed = self.differing or self.missing or self.extra or self.relocated or self.problem
+        return self.digest_ok and not changed
+
+
+def verify(target: Path, *, digest: str = "", owners: Collection[int] = (), prove: Prove | None = None) -> Verified:
+    """Compare the environment at `target` with its manifest and prove that it stands on its own.
+
+    Args:
+        target: The symlink that `ensure` made, or the environment itself.
+        digest: What the manifest's digest must be; "": what the record beside the environment says.
+        owners: Users, besides this one and root, whose files may be run.
+        prove: Runs the environment; None: the hermetic proof.
+
+    Raises:
+        NotReady: There is no environment, or it has no manifest.
+    """
+    path = _environment(target)
+    try:
+        data = files.read_record(path / manifest.NAME).data
+        known = manifest.parse(data)
+    except (OSError, ValueError) as error:
+        raise NotReady(
+            f"{path} has no manifest that can be read: {error}",
+            expected="an environment that multihost-env made",
+            hint="provision it (`multihost-env provision SOURCE TARGET`), then verify",
+        ) from None
+    now = {entry.path: entry for entry in manifest.scan(path)}
+    then = {entry.path: entry for entry in known.entries}
+    relocated = known.header.path if is_relocated(known.header, path) else ""
+    differing = tuple(name for name, entry in then.items() if name in now and now[name] != entry)
+    missing = tuple(name for name in then if name not in now)
+    if differing or missing or relocated:
+        proof, problem = "", "not tried: the environment was changed or moved, and what it runs is not known"
+    else:
+        proof, problem = _proven(path, Path(known.header.source), owners, prove or _hermetic)
+    return Verified(
+        path=path,
+        digest=manifest.digest(data),
+        published=digest or _published(path),
+        header=known.header,
+        relocated=relocated,
+        differing=differing,
+        missing=missing,
+        extra=tuple(_extra(now.values(), then.keys())),
+        proof=proof,
+        problem=problem,
+    )
+
+
+def _environment(target: Path) -> Path:
+    path = target.absolute()
+    if path.is_symlink():
+        path = path.parent / path.readlink()
+    if not path.is_dir():
+        raise NotReady(f"{target} is not an environment", hint="provision it first, or name another")
+    return path
+
+
+def _extra(now: Iterable[Entry], then: Collection[str]) -> Iterable[str]:
+    return (
+        entry.path for entry in now if entry.path not in then and "__pycache__" not in PurePosixPath(entry.path).parts
+    )
+
+
+def _published(path: Path) -> str:
+    ready = _record_beside(path)
+    return ready.digest if ready is not None and ready.attempt == path.name else ""
+
+
+def _record_beside(path: Path) -> Ready | None:
+    slot = path.parent.parent
+    if path.parent.name != "att" or not files.is_listed(slot / READY):
+        return None
+    return read_ready(slot)
+
+
+def _proven(path: Path, source: Path, owners: Collection[int], prove: Prove) -> tuple[str, str]:
+    try:
+        trusted_path(path / "bin" / "python", owners)
+        return prove(path, source if source.exists() else None), ""
+    except NotReady as error:
+        return "", str(error)
+    except OSError as error:
+        return "", f"{error.filename}: {error.strerror}"
+
+
+def _hermetic(path: Path, source: Path | None) -> str:
+    from pytest_multihost_env.provision import hermetic
+
+    proof = hermetic.prove(path, original=source)
+    hidden = ", ".join(str(one) for one in proof.hidden) or "nothing"
+    return f"Python {proof.python} runs from {proof.prefix} alone; out of sight meanwhile: {hidden}"
