@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.resources
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -43,7 +42,7 @@ def run(
 
 def question(words: Sequence[str], *, flags: Sequence[str] = ("-I", "-B")) -> list[str]:
     """Return the arguments, after the interpreter's own path, that ask it `words` (see `inside`)."""
-    text = importlib.resources.files(__package__).joinpath("inside.py").read_text(encoding="utf-8")
+    text = Path(__file__).with_name("inside.py").read_text(encoding="utf-8")
     return [*flags, "-c", text, *words]
 
 

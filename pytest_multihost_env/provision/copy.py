@@ -60,17 +60,17 @@ def copy_tree(
         workers: Number of threads.
 
     Raises:
-        NotReady: Something cannot be read, written or copied; `destination` is then removed.
+        NotReady: Something cannot be read, written or copied; what was made of `destination` is then removed.
     """
     _check_places(source, destination)
     job = _Job(source, destination, skip)
     try:
         job.run(max(1, workers))
-    except OSError as error:
-        shutil.rmtree(destination, ignore_errors=True)
-        raise _not_ready(error) from error
-    except BaseException:
-        shutil.rmtree(destination, ignore_errors=True)
+    except BaseException as error:
+        if job.finish:  # the directory is ours; one that stood there before is not
+            shutil.rmtree(destination, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise _not_ready(error) from error
         raise
     if notify is not None:
         for name in sorted(job.outside):

@@ -91,8 +91,9 @@ def finish(env: Path, python: Path, added: Sequence[Added]) -> None:
     for item in added:
         if not item.skipped:
             continue
-        good = ask.interpreter(python, ["has", *item.modules])
-        if bad := sorted(set(item.modules) - set(good)):
+        public = [name for name in item.modules if not name.startswith("_")] or list(item.modules)
+        good = ask.interpreter(python, ["has", *public])
+        if bad := sorted(set(public) - set(good)):
             raise NotReady(
                 f"{item.label} cannot be added: {', '.join(bad)} needs {item.skipped[0]}, built for another Python",
                 where=str(env),

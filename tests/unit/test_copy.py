@@ -1,0 +1,202 @@
+"""copy_tree keeps what matters, leads no link back, and says by name what cannot be copied."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import py_compile
+import shutil
+import socket
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pytest_multihost_env.errors import NotReady
+from pytest_multihost_env.provision.copy import Copied, copy_tree
+
+STAMP = 1_600_000_000_123_456_789
+
+
+@pytest.fixture
+def source(special: Path) -> Path:
+    top = special / "source"
+    (top / "bin").mkdir(parents=True)
+    (top / "empty").mkdir()
+    (top / "locked").mkdir()
+    (top / "locked" / "file").write_text("in a directory without write permission")
+    (top / ".hidden").write_text("dot")
+    (top / "bin" / "tool").write_bytes(b"#!/bin/sh\n")
+    (top / "bin" / "tool").chmod(0o755)
+    (top / "secret").write_text("x")
+    (top / "secret").chmod(0o600)
+    (top / "big").write_bytes(os.urandom(3 << 20))
+    (top / "nothing").touch()
+    (top / "twin").hardlink_to(top / "big")
+    (top / "relative").symlink_to("bin/tool")
+    (top / "absolute").symlink_to(top / "bin" / "tool")
+    (top / "bin" / "up").symlink_to(top / "big")
+    (top / "directory").symlink_to(top / "bin")
+    (top / "self").symlink_to(top)
+    (top / "out").symlink_to("/etc/hostname")
+    (top / "escape").symlink_to("../elsewhere")
+    (top / "bin" / "setuid").touch()
+    (top / "bin" / "setuid").chmod(0o4755)
+    os.utime(top / "secret", ns=(STAMP, STAMP))
+    os.utime(top / "empty", ns=(STAMP, STAMP))
+    (top / "locked").chmod(0o555)
+    return top
+
+
+def described(top: Path) -> dict[str, tuple[object, ...]]:
+    """What a copy must have in common with its source, by name; links apart."""
+    found: dict[str, tuple[object, ...]] = {}
+    for folder, names, files in os.walk(top):
+        for name in [*names, *files]:
+            path = Path(folder, name)
+            status = path.lstat()
+            if path.is_symlink():
+                continue
+            content = path.read_bytes() if path.is_file() else b""
+            found[str(path.relative_to(top))] = (status.st_mode & 0o170777, status.st_mtime_ns, content)
+    return found
+
+
+def test_modes_times_dotfiles_and_empty_directories_are_kept(source: Path, special: Path) -> None:
+    copied = copy_tree(source, special / "copy")
+    assert described(special / "copy") == described(source)
+    regular = [path for path in source.rglob("*") if path.is_file() and not path.is_symlink()]
+    assert (copied.files, copied.bytes) == (len(regular), sum(path.stat().st_size for path in regular))
+
+
+def test_hard_links_are_broken_and_set_uid_is_dropped(source: Path, special: Path) -> None:
+    copy_tree(source, special / "copy")
+    assert (special / "copy" / "big").stat().st_nlink == 1
+    assert (special / "copy" / "big").stat().st_ino != (special / "copy" / "twin").stat().st_ino
+    assert not (special / "copy" / "bin" / "setuid").stat().st_mode & stat.S_ISUID
+
+
+def test_no_link_leads_back_into_the_source(source: Path, special: Path) -> None:
+    told: list[str] = []
+    copied = copy_tree(source, special / "copy", notify=told.append)
+    links = {
+        p.relative_to(special / "copy").as_posix(): str(p.readlink())
+        for p in (special / "copy").rglob("*")
+        if p.is_symlink()
+    }
+    assert links == {
+        "relative": "bin/tool",
+        "absolute": "bin/tool",
+        "bin/up": "../big",
+        "directory": "bin",
+        "self": ".",
+        "out": "/etc/hostname",
+        "escape": str(special / "elsewhere"),
+    }
+    assert copied.outside == ("escape", "out")
+    assert [text.partition(" ")[0] for text in told] == ["escape", "out"]
+
+
+def test_source_named_through_a_link_gives_the_same_copy(source: Path, special: Path) -> None:
+    (special / "alias").symlink_to(source)
+    copy_tree(special / "alias", special / "copy")
+    assert str((special / "copy" / "absolute").readlink()) == "bin/tool"
+    assert not (special / "copy").is_symlink()
+
+
+def test_bytecode_stays_valid(special: Path) -> None:
+    source = special / "source"
+    source.mkdir()
+    (source / "module.py").write_text("value = 1\n")
+    compiled = Path(str(py_compile.compile(str(source / "module.py"), doraise=True)))
+    copy_tree(source, special / "copy")
+    header = (special / "copy" / "__pycache__" / compiled.name).read_bytes()[:16]
+    status = (special / "copy" / "module.py").stat()
+    assert header[:4] == importlib.util.MAGIC_NUMBER
+    assert int.from_bytes(header[8:12], "little") == int(status.st_mtime)
+    assert int.from_bytes(header[12:16], "little") == status.st_size
+
+
+@pytest.fixture
+def other_file_system(tmp_path: Path) -> Iterator[Path]:
+    memory = Path("/dev/shm")
+    if not memory.is_dir() or memory.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("/dev/shm is no file system of its own here")
+    path = Path(tempfile.mkdtemp(prefix="copy-", dir=memory))
+    yield path
+    shutil.rmtree(path)
+
+
+def test_another_file_system_is_no_obstacle(source: Path, other_file_system: Path) -> None:
+    copy_tree(source, other_file_system / "copy")
+    assert described(other_file_system / "copy") == described(source)
+
+
+@pytest.mark.parametrize("workers", [1, 7])
+def test_the_number_of_workers_changes_nothing(source: Path, special: Path, workers: int) -> None:
+    assert copy_tree(source, special / "one", workers=workers) == copy_tree(source, special / "two")
+    assert described(special / "one") == described(special / "two")
+
+
+def test_what_is_skipped_is_not_copied(source: Path, special: Path) -> None:
+    copy_tree(source, special / "copy", skip=lambda name: name in {"bin", "locked/file"})
+    assert not (special / "copy" / "bin").exists()
+    assert list((special / "copy" / "locked").iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["FIFO", "socket"])
+def test_special_files_are_refused_by_name(source: Path, special: Path, kind: str) -> None:
+    planted = source / "bin" / "planted"
+    if kind == "FIFO":
+        os.mkfifo(planted)
+    else:
+        # a socket's address is short: bind where the name is
+        here = os.open(planted.parent, os.O_RDONLY)
+        with socket.socket(socket.AF_UNIX) as bound:
+            bound.bind(f"/proc/self/fd/{here}/planted")
+        os.close(here)
+    with pytest.raises(NotReady, match=kind) as caught:
+        copy_tree(source, special / "copy")
+    assert caught.value.where == str(planted)
+    assert not (special / "copy").exists()
+
+
+def test_an_unreadable_file_is_named_and_nothing_stays() -> None:
+    top = Path(tempfile.mkdtemp(prefix="copy-"))
+    top.chmod(0o777)
+    me = os.geteuid()
+    try:
+        (top / "source").mkdir()
+        (top / "source" / "closed").write_text("x")
+        (top / "source" / "closed").chmod(0)
+        if me == 0:
+            os.seteuid(65534)  # root may read everything
+        with pytest.raises(NotReady, match="Permission denied") as caught:
+            copy_tree(top / "source", top / "copy")
+        assert caught.value.where == str(top / "source" / "closed")
+        assert not (top / "copy").exists()
+    finally:
+        if me == 0:
+            os.seteuid(0)
+        shutil.rmtree(top)
+
+
+def test_a_destination_that_exists_is_left_alone(source: Path, special: Path) -> None:
+    (special / "copy").mkdir()
+    (special / "copy" / "precious").write_text("mine")
+    with pytest.raises(NotReady, match="File exists"):
+        copy_tree(source, special / "copy")
+    assert (special / "copy" / "precious").read_text() == "mine"
+
+
+@pytest.mark.parametrize("inside", ["", "bin/copy"])
+def test_a_destination_inside_the_source_is_refused(source: Path, inside: str) -> None:
+    with pytest.raises(NotReady, match="lies inside"):
+        copy_tree(source, source / inside)
+
+
+def test_an_empty_tree_copies_to_an_empty_tree(special: Path) -> None:
+    (special / "source").mkdir()
+    assert copy_tree(special / "source", special / "copy") == Copied(0, 0, 0, 1, ())
