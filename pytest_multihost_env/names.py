@@ -31,7 +31,5 @@ def same_host(one: str, other: str) -> bool:
     Names in two different domains are two machines.
     """
     first, second = one.lower().rstrip("."), other.lower().rstrip(".")
-    if first == second:
-        return True
-    bare = short_host(first) in (first, second)
-    return bare and first != second and short_host(first) == short_host(second) and ("." in first) != ("." in second)
+    short = short_host(first)
+    return first == second or (short == short_host(second) and short in (first, second))

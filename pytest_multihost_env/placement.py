@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
-import heapq
 import math
 from collections.abc import Mapping, Sequence
 from typing import Final, TypeGuard
@@ -129,12 +129,12 @@ def _spread(shape: Shape, hosts: int, allocation: Allocation) -> list[tuple[Host
             f"name {_count(hosts, 'host')} with {_count(share, 'slot')} each, as in --multihost-hosts=n[1-{hosts}]:{share}",
         )
     counts = [0] * hosts
-    free = [(0, index) for index in range(hosts)]
+    free = collections.deque(range(hosts))
     for _ in range(shape.ranks):
-        count, index = heapq.heappop(free)
-        counts[index] = count + 1
+        index = free.popleft()
+        counts[index] += 1
         if counts[index] < chosen[index].slots:
-            heapq.heappush(free, (counts[index], index))
+            free.append(index)
     return list(zip(chosen, counts, strict=True))
 
 

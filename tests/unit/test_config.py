@@ -194,6 +194,7 @@ def test_an_unknown_key_is_named_with_its_nearest(special: Path, text: str, key:
         ("timeout = -1", "timeout is of type integer -1", "positive"),
         ("timeout = nan", "timeout is of type float nan", "positive"),
         ("ranks = 1.5", "ranks is of type float 1.5", "whole number"),
+        ("ranks = true", "ranks is of type boolean", "whole number"),
         ("ranks = 0", "ranks is of type integer 0", "at least 1"),
         ('strict = "yes"', "strict is of type string", "true or false"),
         ("venv = 3", "venv is of type integer 3", "path"),

@@ -25,6 +25,7 @@ def job(*slots: int) -> Allocation:
         (Shape(6, hosts=2), (2, 8, 8), [("n2", 3), ("n3", 3)]),
         (Shape(7, hosts=3), (1, 2, 8), [("n1", 1), ("n2", 2), ("n3", 4)]),
         (Shape(2, hosts=1), (1, 2), [("n2", 2)]),
+        (Shape(2, hosts=1), (4, 8), [("n1", 2)]),
         (Shape(4, per_host=2), (1, 2, 8), [("n2", 2), ("n3", 2)]),
         (Shape(4, per_host=1), (4, 4, 4, 4), [("n1", 1), ("n2", 1), ("n3", 1), ("n4", 1)]),
         (Shape(4, hosts=2, per_host=2), (4, 4), [("n1", 2), ("n2", 2)]),
