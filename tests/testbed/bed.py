@@ -21,7 +21,7 @@ __all__ = ["Testbed", "Unavailable"]
 
 _PRIVATE = (Path("/tmp"), Path("/run"), Path("/dev/shm"))
 _END_LIMIT = 5.0
-"""Seconds to wait for a killed command's last process; on a frozen host it cannot end before the thaw."""
+"""Seconds to wait for a killed command's last process."""
 
 
 class Testbed:
@@ -121,6 +121,11 @@ class Testbed:
         answer = self.ask("boot", hosts=list(hosts))
         self._running = {name: (init, start) for name, (init, start) in answer["running"].items()}
 
+    def cut(self, host: str, how: str) -> None:
+        """End a host in the way of `kill` or `crash` (see `faults`); `boot` starts it again."""
+        self._running.pop(host, None)
+        self.ask(how, host=host)
+
     def popen(
         self,
         host: str,
@@ -153,11 +158,13 @@ class Testbed:
             with open(order, "w", encoding="utf-8", closefd=False) as stream:
                 json.dump(self._order(host, argv, user, cwd, env), stream)
             os.lseek(order, 0, os.SEEK_SET)
-            settings = {"start_new_session": True, "encoding": "utf-8", "errors": "backslashreplace"} | options
+            settings: dict[str, Any] = {"start_new_session": True, "encoding": "utf-8", "errors": "backslashreplace"}
+            settings |= options
             settings |= {"pass_fds": (order, *options.get("pass_fds", ())), "env": python_environment(), "cwd": "/"}
-            return subprocess.Popen(python_command("enter", order), **settings)
+            process: subprocess.Popen[str] = subprocess.Popen(python_command("enter", order), **settings)
         finally:
             os.close(order)
+        return process
 
     def _order(
         self,
@@ -179,8 +186,11 @@ class Testbed:
             "env": login | {"USER": account.name, "LOGNAME": account.name} | dict(env or {}),
             "uid": account.uid,
             "gid": account.gid,
-            "frozen": str(self.shared.parent / f"frozen-{host}"),
+            "frozen": str(self._frozen_mark(host)),
         }
+
+    def _frozen_mark(self, host: str) -> Path:
+        return self.shared.parent / f"frozen-{host}"
 
     def run(
         self,
@@ -212,9 +222,12 @@ class Testbed:
         with process:
             try:
                 output, errors = process.communicate(input, timeout)
-            except BaseException:
+            except BaseException as error:
                 process.kill()
-                select.select([ended], [], [], _END_LIMIT)
+                if not self._frozen_mark(host).exists():  # there nothing can end before the thaw
+                    select.select([ended], [], [], _END_LIMIT)
+                if isinstance(error, subprocess.TimeoutExpired):
+                    error.cmd = [host, *argv]
                 raise
             finally:
                 os.close(ended)

@@ -28,9 +28,9 @@ NOT_STARTED = 127
 def main(order: dict[str, Any]) -> NoReturn:
     """Carry out the order: init, start, argv, cwd, env, uid, gid, frozen."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
-    for name in os.listdir("/proc/self/fd"):
+    for descriptor in linux.numbers_in("/proc/self/fd"):
         with suppress(OSError):
-            os.set_inheritable(int(name), int(name) < 3)
+            os.set_inheritable(descriptor, descriptor < 3)
     _join(order["init"], order["start"])
     alive, ours = os.pipe()
     inside = os.fork()
@@ -50,7 +50,7 @@ def _join(init: int, start: str) -> None:
         raise ProcessLookupError("the host is not up")
     for kind, descriptor in zip(kinds, descriptors, strict=True):
         if kind == "user":
-            if linux.namespace_id("self", "user") == os.readlink(f"/proc/self/fd/{descriptor}"):
+            if linux.namespace_id("self", kind) == linux.namespace_id(init, kind):
                 continue
             linux.join(descriptor, linux.NEW_USER)
             os.setgid(0)
@@ -146,9 +146,9 @@ def _kill_tree() -> None:
 
 def _descendants(root: int) -> list[int]:
     parents = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit() and (fields := linux.stat_fields(name)) and fields[0] not in "XZ":
-            parents[int(name)] = int(fields[1])
+    for pid in linux.numbers_in("/proc"):
+        if (fields := linux.stat_fields(pid)) and fields[0] not in "XZ":
+            parents[pid] = int(fields[1])
     found = [root]
     for pid in found:
         found += [child for child, parent in parents.items() if parent == pid]

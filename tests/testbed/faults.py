@@ -43,14 +43,14 @@ class Faults:
     def crash(self, host: str) -> Iterator[None]:
         """Cut the host's power: its peers see silence.  It is booted afterwards."""
         with self._booted_after(host):
-            self._bed.ask("crash", host=host)
+            self._bed.cut(host, "crash")
             yield
 
     @contextmanager
     def kill(self, host: str) -> Iterator[None]:
         """End all the host's processes while its network goes on: peers see FIN and RST.  It is booted afterwards."""
         with self._booted_after(host):
-            self._bed.ask("kill", host=host)
+            self._bed.cut(host, "kill")
             yield
 
     @contextmanager

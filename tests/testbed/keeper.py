@@ -86,7 +86,7 @@ class Keeper:
         for name in names:
             self.running[name].network = os.open(f"/proc/{self.running[name].init}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         _ip("\n".join(commands) + "\n")
-        for tell, go in pending.values():
+        for _, go in pending.values():
             os.write(go, b"\n")
             os.close(go)
         for name, (tell, _) in pending.items():
@@ -148,10 +148,12 @@ class Keeper:
         host = request["host"]
         Path(f"{self.root}/frozen-{host}").touch()
         limit = time.monotonic() + _FREEZE_LIMIT
-        while moving := [pid for pid in self._processes(host) if linux.stat_fields(pid)[:1] not in (["T"], ["Z"], [])]:
+        told: set[int] = set()
+        while moving := [pid for pid in self._processes(host) if not _stands_still(pid, told)]:
             for pid in moving:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGSTOP)
+            told.update(moving)
             if time.monotonic() > limit:
                 raise OSError(f"{host} does not freeze: {moving}")
         return {}
@@ -191,6 +193,15 @@ class Keeper:
             shutil.rmtree(self.root, ignore_errors=True)
 
 
+def _stands_still(pid: int, told: set[int]) -> bool:
+    """Say whether a process is stopped, or will be before it runs again.
+
+    One that sleeps in the kernel, such as the parent of an unfinished vfork(2), stops only when it wakes.
+    """
+    state = linux.stat_fields(pid)[:1]
+    return state in ([], ["T"], ["Z"]) or (state == ["D"] and pid in told)
+
+
 def _port(host: str) -> str:
     return f"port-{host}"
 
@@ -217,7 +228,7 @@ def _expect(name: str, ends: tuple[int, int], word: str) -> None:
 
 
 def _close_all_but(kept: set[int]) -> None:
-    for descriptor in {int(name) for name in os.listdir("/proc/self/fd")} - kept:
+    for descriptor in set(linux.numbers_in("/proc/self/fd")) - kept:
         with suppress(OSError):
             os.close(descriptor)
 
@@ -250,11 +261,11 @@ def serve(channel: socket.socket) -> None:
         first = json.loads(stream.readline())
         watch = _watch(first["owner"], first["owner_start"])
         linux.unshare(linux.NEW_NET)
-        request = first
+        request, both = first, (channel.fileno(), watch)
         while request["do"] != "close":
             _answer(channel, getattr(keeper, f"do_{request['do']}"), request)
             # Requests come one at a time, so nothing can lie unseen in the stream's own buffer.
-            if watch in select.select([channel, watch], [], [])[0]:
+            if watch in select.select(both, [], [])[0]:
                 break
             line = stream.readline()
             if not line:
@@ -264,7 +275,9 @@ def serve(channel: socket.socket) -> None:
         keeper.end()
 
 
-def _answer(channel: socket.socket, method: Callable[[dict[str, Any]], dict[str, Any]], request: dict[str, Any]) -> None:
+def _answer(
+    channel: socket.socket, method: Callable[[dict[str, Any]], dict[str, Any]], request: dict[str, Any]
+) -> None:
     try:
         answer = method(request)
     except Exception as error:  # whatever it is, the owner is the one to be told

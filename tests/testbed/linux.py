@@ -60,7 +60,7 @@ def adopt_orphans() -> None:
 def namespace_id(pid: int | str, kind: str) -> str | None:
     """Return the identity of a process's namespace; None when the process is gone or not ours to see."""
     try:
-        return os.readlink(f"/proc/{pid}/ns/{kind}")
+        return str(Path(f"/proc/{pid}/ns/{kind}").readlink())
     except OSError:
         return None
 
@@ -82,8 +82,12 @@ def start_time(pid: int) -> str | None:
     return None if not fields or fields[0] in "ZX" else fields[19]
 
 
+def numbers_in(directory: str) -> list[int]:
+    """Return the entries of a directory of /proc that are numbers: processes, or a process's descriptors."""
+    return [int(entry.name) for entry in Path(directory).iterdir() if entry.name.isdigit()]
+
+
 def processes_in(init: int) -> list[int]:
     """Return the pids, as seen from here, of all living processes in the pid namespace of `init`."""
     wanted = namespace_id(init, "pid")
-    pids = (int(name) for name in os.listdir("/proc") if name.isdigit())
-    return [pid for pid in pids if wanted and namespace_id(pid, "pid") == wanted and start_time(pid)]
+    return [pid for pid in numbers_in("/proc") if wanted and namespace_id(pid, "pid") == wanted and start_time(pid)]

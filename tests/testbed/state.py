@@ -46,7 +46,7 @@ def claim(base: Path, owner: tuple[int, str]) -> tuple[int, Path]:
     """
     with _locked(base):
         _sweep(base)
-        taken = {int(match[1]) for match in map(_NAME.fullmatch, os.listdir(base)) if match}
+        taken = {int(match[1]) for match in (_NAME.fullmatch(entry.name) for entry in base.iterdir()) if match}
         index = next((number for number in range(MOST) if number not in taken), None)
         if index is None:
             raise OSError(f"{base} holds {MOST} living testbeds")
