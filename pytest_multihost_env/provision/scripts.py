@@ -36,7 +36,8 @@ def read(content: bytes) -> Header | None:
     match = _POLYGLOT.match(content)
     if match:
         command = os.fsdecode(match["command"])
-        if "$(" in command or "`" in command or '"$0" "$@"' not in command:
+        computed = re.search(r"\$\(|`", re.sub(r"'[^']*'", "", command))
+        if computed or '"$0" "$@"' not in command:
             return None
         try:
             words = shlex.split(command)
@@ -58,7 +59,7 @@ def header(program: str, options: str = "") -> bytes:
     """
     check_path(program)
     line = os.fsencode(f"#!{program}" + (f" {options}" if options else ""))
-    if len(line) <= KERNEL_LIMIT and not re.search(r"\s", program):
+    if len(line) <= KERNEL_LIMIT and not re.search(r"\s", program + options):  # one argument at most
         return line + b"\n"
     # For sh: the word exec and its arguments.  For Python: one string, which three quotes begin and end; shlex
     # never puts three of them in a row.
