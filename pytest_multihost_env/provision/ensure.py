@@ -47,6 +47,7 @@ def ensure(request: ProvisionRequest, *, notify: Notify, recipe: Recipe | None =
     try:
         job, stands = _look(request, notify, recipe)
         if stands is None:
+            target.trusted_path(target.nearest(job.place.target.parent), request.owners)
             if not job.slot.names():
                 target.require_space(job.place)
             stands = _contend(job)
@@ -93,6 +94,7 @@ def _look(request: ProvisionRequest, notify: Notify, recipe: Recipe | None) -> t
 
 def _contend(job: Job) -> Generation:
     job.slot.make()
+    target.trusted_path(job.slot.lease, job.request.owners)
     old_failures = job.slot.failures()  # of earlier runs: they do not keep this one from trying
     chair = Chair(job.slot.path, job.notify)
     lease = Lease(job.slot.lease, ttl=job.request.ttl, beat=job.request.beat)

@@ -78,14 +78,14 @@ def _refuse_dangerous(source: Path, target: Path) -> None:
         reason = "is the root of the file system"
     elif any(home.is_relative_to(way) for way in ways):
         reason = "is or contains the home directory"
+    elif real_source.is_relative_to(real.with_name(f".{real.name}.d")):
+        reason = "would be made from one of its own generations"
     elif real_source in ways:
         reason = "is the source itself"
     elif any(way.is_relative_to(real_source) for way in ways):
         reason = "lies inside the source"
     elif any(real_source.is_relative_to(way) for way in ways):
         reason = "contains the source"
-    elif real_source.is_relative_to(real.with_name(f".{real.name}.d")):
-        reason = "is made from this source, which is one of its own generations"
     elif any(character in str(target) for character in ":\n\r"):
         reason = "has a colon or a line break in its path, which PATH and scripts cannot hold"
     if reason is not None:
@@ -98,14 +98,14 @@ def _refuse_dangerous(source: Path, target: Path) -> None:
 
 
 def _refuse_parent(target: Path) -> None:
-    parent = _nearest(target.parent)
+    parent = nearest(target.parent)
     if not parent.is_dir():
         raise UsageProblem(f"the target {target} cannot be made: {parent} is not a directory", hint="name another")
     if not os.access(parent, os.R_OK | os.X_OK):
         raise UsageProblem(f"the target {target} cannot be made: {parent} cannot be read", hint="name another")
 
 
-def _nearest(path: Path) -> Path:
+def nearest(path: Path) -> Path:
     """Return `path` or its nearest ancestor that exists, dangling symlinks included."""
     while not os.path.lexists(path):
         path = path.parent
@@ -145,7 +145,7 @@ def require_space(place: Place) -> None:
     Raises:
         NotReady: It has not.
     """
-    where = _nearest(place.target.parent)
+    where = nearest(place.target.parent)
     status = os.statvfs(where)
     free, needed = status.f_bavail * status.f_frsize, int(_size(place.source) * MARGIN)
     if free < needed:
@@ -199,10 +199,11 @@ def trusted_path(path: Path, owners: Collection[int] = ()) -> None:
 
 
 def _distrust(path: Path, reason: str, component: Path) -> NotReady:
+    who = f"uid {os.geteuid()} or root" if os.geteuid() else "root"
     return NotReady(
         f"{path} will not be run: {reason}",
         where=str(component),
-        expected=f"every component belongs to uid {os.geteuid()} or root and is not writable for everybody",
+        expected=f"every component belongs to {who} and is not writable for everybody",
         hint="change its owner or mode, choose a target elsewhere, or name the owner as trusted",
     )
 
