@@ -42,6 +42,8 @@ def import_alone(name: str, path: list[str], timeout: float) -> dict[str, Any]:
         if pid == 0:
             os.close(read)
             _import_here(name, path, timeout, write, output.fileno())
+        with contextlib.suppress(OSError):
+            os.setpgid(pid, pid)  # here as well as there: whoever comes first
         os.close(write)
         try:
             line = _first_line(read, pid, deadline)
@@ -63,9 +65,14 @@ def _import_here(name: str, path: list[str], timeout: float, write: int, output:
     """In the forked child: import, answer, and end without running anything that the module left behind."""
     leave, dump, send = os._exit, json.dumps, os.write
     try:
+        os.setpgid(0, 0)
+        _die_with_parent()
         os.dup2(output, 1)
         os.dup2(output, 2)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        low, high = sorted((write, output))
+        for start, end in ((3, low), (low + 1, high), (high + 1, 4096)):
+            os.closerange(start, end)  # a process that the module leaves behind must not hold the answer's pipe
         signal.alarm(int(timeout) + 5)  # the parent may be gone when the time is up
         os.environ.setdefault("MPI4PY_RC_INITIALIZE", "0")  # a look at mpi4py.MPI must not start MPI
         sys.path[:0] = path
@@ -80,6 +87,14 @@ def _import_here(name: str, path: list[str], timeout: float, write: int, output:
             data = data[send(write, data) :]
     finally:
         leave(0)
+
+
+def _die_with_parent() -> None:
+    """Have the kernel kill this process when its parent is gone (PR_SET_PDEATHSIG, prctl(2))."""
+    with contextlib.suppress(Exception):
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, int(signal.SIGKILL), 0, 0, 0)
 
 
 def _last_line(error: BaseException) -> str:
@@ -133,7 +148,7 @@ def _how_it_ended(pid: int, deadline: float, timeout: float) -> str:
             _end(pid)
             return f"no end of the import after {timeout:g} s"
         time.sleep(0.01)
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    code = _end(pid)
     if code < 0:
         with contextlib.suppress(ValueError):
             return f"killed by {signal.Signals(-code).name} while it was imported"
@@ -141,10 +156,11 @@ def _how_it_ended(pid: int, deadline: float, timeout: float) -> str:
     return f"ended the interpreter with exit code {code} while it was imported"
 
 
-def _end(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
+def _end(pid: int) -> int:
+    """End the child, unless it has ended, and what it left behind; return its exit code or minus its signal."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)  # before it is waited for: until then nobody else can get the number
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def mapped_libraries() -> list[dict[str, str | None]]:
