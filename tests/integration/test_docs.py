@@ -7,7 +7,8 @@ A fenced block is run when the line `% run` stands before it (a comment in MyST,
     % run: exit 1              the same, and it must end with 1
 
 The other lines of a console block are the output: they must appear in that order; `...` stands for anything.
-The blocks of a page run one after the other in one directory whose name is as awkward as `special` makes it.
+The blocks of a page run one after the other in one directory whose name is as awkward as `special` makes it; `SOURCE`
+is a virtual environment with NumPy, mpi4py and Open MPI.
 """
 
 from __future__ import annotations
@@ -93,8 +94,9 @@ def run(block: Block, directory: Path, environ: dict[str, str]) -> None:
 RUNNABLE = [page for page in PAGES if blocks(page.read_text(encoding="utf-8"))]
 
 
+@pytest.mark.mpi_programs
 @pytest.mark.parametrize("page", RUNNABLE, ids=[str(page.relative_to(ROOT)) for page in RUNNABLE])
-def test_code_of_the_page_runs(page: Path, special: Path, tmp_path: Path) -> None:
+def test_code_of_the_page_runs(page: Path, special: Path, tmp_path: Path, plain_source: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
     dropped = ("PYTEST_", "COV_", "MULTIHOST_", "OMPI_", "PMI")
@@ -104,7 +106,7 @@ def test_code_of_the_page_runs(page: Path, special: Path, tmp_path: Path) -> Non
         "HOME": str(home),
         "COLUMNS": "100",
         "NO_COLOR": "1",
-        "SOURCE": sys.prefix,
+        "SOURCE": str(plain_source),
     }
     for block in blocks(page.read_text(encoding="utf-8")):
         run(block, special, environ)
