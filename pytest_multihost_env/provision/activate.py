@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 from pytest_multihost_env.errors import UsageProblem
 from pytest_multihost_env.model import Generation
 
-SHELLS = ("sh", "bash", "dash", "ksh", "zsh", "csh", "tcsh", "fish", "nu")
+SHELLS = ("sh", "bash", "dash", "ksh", "zsh", "csh", "tcsh", "fish")
 
 
 def script(generation: Generation, shell: str = "sh") -> str:
@@ -39,7 +38,7 @@ def _family(shell: str) -> str:
         raise UsageProblem(
             f"there is no activation for the shell {shell!r}", expected=", ".join(SHELLS), hint="use --shell=sh"
         )
-    return {"csh": "csh", "tcsh": "csh", "fish": "fish", "nu": "nu"}.get(name, "posix")
+    return {"csh": "csh", "tcsh": "csh", "fish": "fish"}.get(name, "posix")
 
 
 def _posix(path: Path) -> str:
@@ -59,7 +58,7 @@ def _csh(path: Path) -> str:
     env, programs = _csh_quote(str(path)), _csh_quote(str(path / "bin"))
     return (
         f"setenv VIRTUAL_ENV {env}; "
-        f'if ("$PATH" != {programs} && "$PATH" !~ {_csh_pattern(str(path / "bin"))}:*) setenv PATH {programs}":$PATH"; '
+        f'if ("$path[1]" != {programs}) setenv PATH {programs}":$PATH"; '
         "unsetenv PYTHONHOME; rehash\n"
     )
 
@@ -74,11 +73,6 @@ def _csh_failure(message: str) -> str:
 def _csh_quote(text: str) -> str:
     """Quote for csh, where `!` is history even between quotes."""
     return "'" + text.replace("'", "'\\''").replace("!", "'\\!'") + "'"
-
-
-def _csh_pattern(text: str) -> str:
-    """Quote for the right-hand side of `!~`, where quotes do not take the meaning of `*?[` away, but a set does."""
-    return _csh_quote(re.sub(r"([*?\[\\])", r"[\1]", text))
 
 
 def _fish(path: Path) -> str:
@@ -98,27 +92,8 @@ def _fish_quote(text: str) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
-def _nu(path: Path) -> str:
-    env, programs = _nu_quote(str(path)), _nu_quote(str(path / "bin"))
-    return (
-        f"$env.VIRTUAL_ENV = {env}; "
-        f"if ($env.PATH | get 0?) != {programs} {{ $env.PATH = ($env.PATH | prepend {programs}) }}; "
-        "hide-env -i PYTHONHOME\n"
-    )
-
-
-def _nu_failure(message: str) -> str:
-    return f"error make --unspanned {{msg: {_nu_quote(message)}}}\n"
-
-
-def _nu_quote(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-    return f'"{escaped}"'
-
-
 _FAMILIES: dict[str, tuple[Callable[[Path], str], Callable[[str], str]]] = {
     "posix": (_posix, _posix_failure),
     "csh": (_csh, _csh_failure),
     "fish": (_fish, _fish_failure),
-    "nu": (_nu, _nu_failure),
 }

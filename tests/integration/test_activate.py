@@ -1,0 +1,97 @@
+"""Activation in every shell that this machine has: the right values, nothing twice, and a failure that stops CI."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pytest_multihost_env.errors import UsageProblem
+from pytest_multihost_env.model import Generation
+from pytest_multihost_env.provision import activate
+
+POSIX = ("sh", "dash", "bash", "ksh", "zsh")
+CSH = ("csh", "tcsh")
+NAMES = ("it's #1 ü", 'a "b" $HOME `id` \\x', "wild* [ab]? {c,d} ~", "bang! now !!", "-n %s; false")
+
+present = [pytest.param(name, id=name) for name in (*POSIX, *CSH, "fish") if shutil.which(name)]
+
+
+def _run(shell: str, code: str, tmp_path: Path, *, stop: bool = False) -> subprocess.CompletedProcess[str]:
+    environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONHOME": "/nowhere", "LANG": "C.UTF-8"}
+    quiet = {"csh": ["-f"], "tcsh": ["-f"], "zsh": ["-f"], "fish": ["--no-config"]}.get(shell, [])
+    flags = [*quiet, *(["-e"] if stop and shell != "fish" else []), "-c", code]
+    return subprocess.run([shell, *flags], env=environ, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+
+
+def _eval(shell: str, file: Path) -> str:
+    return {
+        "fish": f"cat {file} | source",
+        "csh": f'eval "`cat {file}`"',
+        "tcsh": f'eval "`cat {file}`"',
+    }.get(shell, f'eval "$(cat {file})"')
+
+
+def _generation(path: Path) -> Generation:
+    (path / "bin").mkdir(parents=True)
+    (path / "bin" / "probe").write_text('#!/bin/sh\nprintf \'%s\\n\' "$VIRTUAL_ENV" "$PATH" "${PYTHONHOME-gone}"\n')
+    (path / "bin" / "probe").chmod(0o755)
+    return Generation(path, "key", "digest", False, "n1:1", (), 0.0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("shell", present)
+def test_the_shell_uses_the_environment(shell: str, name: str, tmp_path: Path) -> None:
+    env = tmp_path / name
+    text = tmp_path / "script"
+    text.write_text(activate.script(_generation(env), shell))
+    once = _run(shell, f"{_eval(shell, text)}; probe", tmp_path)
+    assert (once.stderr, once.returncode) == ("", 0)
+    assert once.stdout.splitlines() == [str(env), f"{env}/bin:{os.environ['PATH']}", "gone"]
+    twice = _run(shell, f"{_eval(shell, text)}; {_eval(shell, text)}; probe", tmp_path)
+    assert twice.stdout == once.stdout
+
+
+@pytest.mark.parametrize("shell", present)
+def test_a_failure_is_printed_and_stops_a_careful_shell(shell: str, tmp_path: Path) -> None:
+    message = 'it\'s not ready: `id` $HOME "x"!\n  remedy: 100 % of * \\n'
+    text = tmp_path / "script"
+    text.write_text(activate.failure_script(shell, message))
+    glue = "; or exit $status" if shell == "fish" else ""
+    done = _run(shell, f"{_eval(shell, text)}{glue}\necho reached", tmp_path, stop=True)
+    assert done.stdout == ""
+    assert done.returncode != 0
+    assert done.stderr.strip() == message
+
+
+@pytest.mark.parametrize("shell", present)
+def test_a_failure_leaves_an_interactive_shell_alive(shell: str, tmp_path: Path) -> None:
+    text = tmp_path / "script"
+    text.write_text(activate.failure_script(shell, "not ready"))
+    done = _run(shell, f"{_eval(shell, text)}\necho alive", tmp_path)
+    assert (done.stdout, done.stderr) == ("alive\n", "not ready\n")
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
+def test_the_line_that_ci_files_use_does_not_reach_the_next(tmp_path: Path) -> None:
+    text = tmp_path / "script"
+    text.write_text(activate.failure_script("bash", "not ready"))
+    done = subprocess.run(
+        ["bash", "-ec", f'eval "$(cat {text})"; echo reached'], capture_output=True, text=True, timeout=60
+    )
+    assert (done.stdout, done.stderr) == ("", "not ready\n")
+    assert done.returncode != 0
+
+
+def test_an_empty_path_gets_no_empty_part(tmp_path: Path) -> None:
+    code = f"PATH=\n{activate.script(_generation(tmp_path / 'env'))}\nprobe"
+    done = subprocess.run(["/bin/sh", "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines()[1] == f"{tmp_path}/env/bin"
+
+
+def test_a_login_shells_name_and_a_path_are_understood() -> None:
+    made = Generation(Path("/x"), "key", "digest", False, "n1:1", (), 0.0)
+    assert activate.script(made, "-bash") == activate.script(made, "/usr/bin/zsh") == activate.script(made)
+    with pytest.raises(UsageProblem, match=r"cmd\.exe"):
+        activate.script(made, "cmd.exe")
