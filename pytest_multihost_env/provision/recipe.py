@@ -56,9 +56,11 @@ def standard(source: Path, overlay: Sequence[str]) -> Recipe:
     Raises:
         UsageProblem: No builder can use `source`.
     """
-    from pytest_multihost_env.provision.builders.venv import VenvBuilder
+    from pytest_multihost_env.provision import overlay as adding
+    from pytest_multihost_env.provision.builders import VenvBuilder
 
-    return Recipe(choose(source, [VenvBuilder()]), _finishing(tuple(overlay)), tuple(overlay))
+    builder = choose(source, [VenvBuilder()])
+    return Recipe(builder, _finishing(tuple(overlay)), (*overlay, adding.identity(overlay)))
 
 
 def _finishing(overlay: tuple[str, ...]) -> Finish:
