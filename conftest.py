@@ -11,7 +11,7 @@ import pytest
 
 _TESTBED = "tests.testbed.fixtures"
 
-pytest_plugins = ["pytester", "tests.guards"]
+pytest_plugins = ["pytester", "tests.guards", "tests.environments"]
 if importlib.util.find_spec(_TESTBED) is not None:
     pytest_plugins.append(_TESTBED)
 

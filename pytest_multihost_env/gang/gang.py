@@ -27,8 +27,8 @@ class Ranks(Protocol):
         """Return the messages that arrive within `timeout` seconds."""
         ...
 
-    def close(self, grace: float = 0.0) -> None:
-        """End all ranks and whatever started them."""
+    def close(self, grace: float = 0.0) -> str:
+        """End all ranks and whatever started them; return the tail of what that printed."""
         ...
 
 
@@ -142,6 +142,7 @@ class Gang:
         self._show = show
         self._states = {place.rank: _State(place) for place in ranks.placement.places}
         self._sequence = 0
+        self._finishing = False
         self._ready: set[int] = set()
 
     @property
@@ -278,9 +279,7 @@ class Gang:
             code = message.get("code")
             state.exit = code if isinstance(code, int) else 255
             state.output += str(message.get("output") or "")
-        elif kind == "failed":
-            state.lost = str(message.get("why"))
-        elif kind == "lost" and state.lost is None:
+        elif kind == "failed" or (kind == "lost" and state.lost is None):
             state.lost = str(message.get("why"))
 
     def _note_child(self, state: _State, message: Message) -> None:
@@ -294,6 +293,9 @@ class Gang:
             world = message.get("world")
             self.worlds[rank] = world if isinstance(world, dict) else {}
             self._ready.add(rank)
+        elif kind == "bye":
+            if not self._finishing:
+                state.lost = f"its pytest session ended by itself with code {message.get('code')} (pytest.exit?)"
         elif message.get("seq") != self._sequence:
             return  # Late news of a test that is over must not count for this one.
         elif kind == "report":
@@ -305,11 +307,17 @@ class Gang:
 
     def finish(self) -> list[str]:
         """End the gang in good order and return what went wrong: ranks that did not end with code 0."""
+        self._finishing = True
         for state in self._states.values():
             if not state.over:
                 self.ranks.send(state.place.rank, {"t": "tell", "m": {"do": "finish"}})
         end = time.monotonic() + self.limits.finish
+        mourning = False
         while any(not state.over for state in self._states.values()) and time.monotonic() < end:
+            if not mourning and any(state.over and state.exit != 0 for state in self._states.values()):
+                # MPI_Finalize waits for every rank, also for one that will never come.
+                mourning = True
+                end = min(end, time.monotonic() + self.limits.mourning)
             self._take(end - time.monotonic())
         problems = []
         late = [state for state in self._states.values() if not state.over]
@@ -317,7 +325,7 @@ class Gang:
             self._dump(late)
             stacks = explain({state.place.rank: state.stacks for state in late})
             names = ", ".join(f"rank {s.place.rank}@{s.place.host}" for s in late)
-            problems.append(f"{names} did not end within {self.limits.finish:g} s after the last test\n{stacks}")
+            problems.append(f"{names} did not end after the last test\n{stacks}")
         problems += [
             f"rank {s.place.rank}@{s.place.host} {_end(s)} after the last test\n{s.output.strip()}".strip()
             for s in self._states.values()
@@ -326,10 +334,10 @@ class Gang:
         self.close()
         return problems
 
-    def close(self, grace: float = 0.0) -> None:
-        """End all ranks now; the gang is of no use afterwards."""
+    def close(self, grace: float = 0.0) -> str:
+        """End all ranks now and return what their launcher said; the gang is of no use afterwards."""
         self.usable = False
-        self.ranks.close(grace)
+        return self.ranks.close(grace)
 
 
 def _end(state: _State) -> str:

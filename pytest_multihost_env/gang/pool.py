@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterator
 from pytest_multihost_env.gang.gang import Gang
 from pytest_multihost_env.model import Shape
 
+RECYCLE = 500
+"""Tests after which a gang is replaced.  MPICH has 2048 communicator contexts, and each test takes one for good."""
+
 
 class Pool:
     """Gangs by shape, least recently used first.
@@ -47,7 +50,7 @@ class Pool:
         except BaseException:
             gang.close()
             raise
-        if fresh:
+        if gang.usable and (fresh or gang.ran >= RECYCLE):
             self.problems += gang.finish()
         elif gang.usable:
             self._gangs[shape] = gang

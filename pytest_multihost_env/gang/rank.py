@@ -2,13 +2,14 @@
 
     python -m pytest_multihost_env.gang.rank CHANNEL_FD STACKS_FD
 
-Needs pytest and the standard library.  Messages to the controller: collect-error, ready, report, done.
+Needs pytest and the standard library.  Messages to the controller: collect-error, watch, ready, report, done, bye.
 Messages from it: session, run, finish.
 """
 
 from __future__ import annotations
 
 import faulthandler
+import io
 import os
 import signal
 import socket
@@ -73,6 +74,7 @@ class RankPlugin:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Say that the rank is ready, then obey until told to finish."""
+        self.line.say("watch", fds=[1, 2])
         items = {item.nodeid: item for item in session.items}
         self.line.say("ready", ids=list(items), world=_world(self.size) if self.mpi else {})
         while (order := self.line.hear())["do"] != "finish":
@@ -123,7 +125,11 @@ def _world(expected: int) -> dict[str, object]:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
         return {"broken": str(error)}
-    return {"size": MPI.COMM_WORLD.size, "rank": MPI.COMM_WORLD.rank, "library": MPI.Get_library_version().split("\n")[0]}
+    return {
+        "size": MPI.COMM_WORLD.size,
+        "rank": MPI.COMM_WORLD.rank,
+        "library": MPI.Get_library_version().split("\n")[0],
+    }
 
 
 def configure(session: wire.Message, line: Line) -> pytest.Config:
@@ -154,14 +160,24 @@ def main(argv: Sequence[str]) -> int:
     line = Line(int(argv[0]))
     with os.fdopen(int(argv[1]), "wb", buffering=0, closefd=False) as stacks:
         faulthandler.register(signal.SIGUSR1, file=stacks, all_threads=True)
+        # Not a terminal, so Python would keep what is printed until the end, or lose it in a crash.
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(line_buffering=True)
         session = line.hear()
         if session["do"] != "session":
             return 0
         config = configure(session, line)
         code = config.hook.pytest_cmdline_main(config=config)
         config._ensure_unconfigure()
+        # Said before MPI is finalised: a rank that ends too early may wait there for the others for ever.
+        line.say("bye", code=int(code))
         # Failed tests are in the reports; only a session that itself broke ends in another way than 0.
-        return 0 if int(code) in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED} else int(code)
+        return (
+            0
+            if int(code) in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED}
+            else int(code)
+        )
 
 
 if __name__ == "__main__":

@@ -90,7 +90,18 @@ def reconcile(size: int, records: Sequence[RankRecord], *, trouble: str = "") ->
             # The phase before already says who is missing; saying it twice would make two errors of one.
             statuses = [status for status in statuses if status != "missing"] or ["passed"]
         phases.append(_phase(when, statuses, ranks, trouble))
+        if phases[-1].status == "failed" and when == "setup":
+            phases[-1] = _with_later(phases[-1], grids, ranks, trouble)
     return Verdict(tuple(phases))
+
+
+def _with_later(
+    phase: Phase, grids: Sequence[Mapping[When, Status]], ranks: Sequence[RankRecord], trouble: str
+) -> Phase:
+    """Add the ranks that got through set-up and were lost in a call that is not reported, as set-up failed elsewhere."""
+    lost = [record for record, grid in zip(ranks, grids, strict=True) if "missing" in (grid["call"], grid["teardown"])]
+    lost = [record for record in lost if grids[record.rank]["setup"] == "passed"]
+    return dataclasses.replace(phase, blames=(*phase.blames, *_fates("call", lost, trouble)))
 
 
 def _statuses(record: RankRecord) -> dict[When, Status]:
@@ -127,7 +138,7 @@ def _status(report: Mapping[str, object]) -> Status:
 
 def _phase(when: When, statuses: Sequence[Status], ranks: Sequence[RankRecord], trouble: str) -> Phase:
     kinds = set(statuses)
-    if kinds <= {"passed"} or len(kinds) == 1 and kinds <= {"skipped", "xfailed", "xpassed"}:
+    if kinds <= {"passed"} or (len(kinds) == 1 and kinds <= {"skipped", "xfailed", "xpassed"}):
         return Phase(when, statuses[0])
     if "xfailed" in kinds and all(_expected(record, when) for record in ranks):
         return Phase(when, "xfailed")
@@ -183,11 +194,17 @@ def crash_line(report: Mapping[str, object]) -> str:
 
 
 def _missing(when: When, statuses: Sequence[Status], ranks: Sequence[RankRecord], trouble: str) -> list[Blame]:
+    if len(statuses) != len(ranks):
+        return []
+    missing = [record for record, status in zip(ranks, statuses, strict=True) if status == "missing"]
+    return _fates(when, missing, trouble)
+
+
+def _fates(when: When, ranks: Sequence[RankRecord], trouble: str) -> list[Blame]:
+    """Fold the ranks that ended in the same way into one blame each."""
     folded: dict[str, list[int]] = {}
-    if len(statuses) == len(ranks):
-        for record, status in zip(ranks, statuses, strict=True):
-            if status == "missing":
-                folded.setdefault(fate(record, when, trouble), []).append(record.rank)
+    for record in ranks:
+        folded.setdefault(fate(record, when, trouble), []).append(record.rank)
     return [Blame(tuple(numbers), None, text) for text, numbers in folded.items()]
 
 
@@ -198,11 +215,11 @@ def fate(record: RankRecord, when: When, trouble: str = "") -> str:
             name = signal.Signals(-record.exit).name
         except ValueError:
             name = f"signal {-record.exit}"
-        return f"was killed by {name} during {when}"
+        return f"killed by {name} during {when}"
     if record.exit is not None:
         return f"exited with code {record.exit} during {when}, before it had finished the test"
     if record.lost:
-        return f"was lost during {when}: {record.lost}"
+        return f"lost during {when}: {record.lost}"
     if trouble:
         return f"did not finish {when}: {trouble}"
     if record.done:

@@ -55,4 +55,6 @@ def explain(dumps: Mapping[int, str]) -> str:
         else:
             text = "    " + (dumps[rank].strip().replace("\n", "\n    ") or "(no stack)")[:2000]
         groups.setdefault(text, []).append(rank)
-    return "\n".join(f"{ranks_text(ranks)} {'stands' if len(ranks) == 1 else 'stand'} at\n{text}" for text, ranks in groups.items())
+    return "\n".join(
+        f"{ranks_text(ranks)} {'stands' if len(ranks) == 1 else 'stand'} at\n{text}" for text, ranks in groups.items()
+    )

@@ -20,6 +20,7 @@ import os
 import selectors
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -113,7 +114,7 @@ class Program:
                 stderr=errors_end,
                 close_fds=False,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509 - this process has one thread
             )
         finally:
             theirs.close()
@@ -122,10 +123,33 @@ class Program:
         self.channel = ours
         self.decoder = wire.Decoder()
         self.tail = Tail()
+        self.watched: list[int] = []
         if self.process.stdin is not None:
             with contextlib.suppress(BrokenPipeError):
                 self.process.stdin.write(order["stdin"].encode())
                 self.process.stdin.close()
+
+    def watch(self, descriptors: Sequence[int]) -> None:
+        """Open the files behind these descriptors of the program, to read them when it has died.
+
+        pytest captures into unnamed files: what a crashing rank wrote would be gone with it.
+        """
+        for number in descriptors:
+            with contextlib.suppress(OSError):
+                file = os.open(f"/proc/{self.process.pid}/fd/{number}", os.O_RDONLY)
+                if stat.S_ISREG(os.fstat(file).st_mode):
+                    self.watched.append(file)
+                else:
+                    os.close(file)
+
+    def last_words(self) -> str:
+        """Return what the program wrote that nobody has read yet."""
+        for file in self.watched:
+            size = os.fstat(file).st_size
+            self.tail.add(os.pread(file, TAIL, max(0, size - TAIL)))
+            os.close(file)
+        self.watched = []
+        return self.tail.take()
 
     def kill(self, number: int) -> None:
         """Send a signal to the program and everything in its process group."""
@@ -241,7 +265,10 @@ class Supervisor:
             self.selector.unregister(program.channel)
             return
         for message in messages:
-            self.send("child", m=message)
+            if message.get("ev") == "watch":
+                program.watch(message["fds"])
+            else:
+                self.send("child", m=message)
 
     def _output(self) -> None:
         program = self.program
@@ -307,7 +334,7 @@ class Supervisor:
         program.kill(signal.SIGKILL)
         self._drain()
         self.program = None
-        self.send("exit", code=program.process.returncode, output=program.tail.take())
+        self.send("exit", code=program.process.returncode, output=program.last_words())
         if self.kill_at is not None:
             self.running = False
 

@@ -174,7 +174,9 @@ class Job:
         raise LaunchFailed(
             f"{what}\n  missing: " + ", ".join(f"rank {place.rank}@{place.host}" for place in missing[:16]),
             where=", ".join(hosts),
-            hint="what the launcher said:\n" + (self.launcher_output().strip() or "(nothing)") + "\ncommand: "
+            hint="what the launcher said:\n"
+            + (self.launcher_output().strip() or "(nothing)")
+            + "\ncommand: "
             + "\ncommand: ".join(self.command_lines),
         )
 
@@ -274,8 +276,8 @@ class Job:
 
     # Ending ---------------------------------------------------------------------------------------------------------
 
-    def close(self, grace: float = 0.0) -> None:
-        """End every rank and the launcher; nothing that this job started is left running.
+    def close(self, grace: float = 0.0) -> str:
+        """End every rank and the launcher and return the launcher's last words; nothing is left running.
 
         Args:
             grace: Seconds between SIGTERM and SIGKILL for the ranks' programs.
@@ -291,9 +293,11 @@ class Job:
             listener.close()
         for proc in self._processes:
             _end(proc)
+        said = self.launcher_output()
         for log in self._logs:
             log.close()
         self._selector.close()
+        return said
 
 
 def _end(proc: process.Popen) -> None:
@@ -304,7 +308,7 @@ def _end(proc: process.Popen) -> None:
     for number, patience in ((0, 1.0), (signal.SIGTERM, 3.0), (signal.SIGKILL, 5.0)):
         with contextlib.suppress(ProcessLookupError):
             if number == signal.SIGKILL:
-                process.signal_group(proc, signal.SIGKILL)
+                process.kill_group(proc.pid, signal.SIGKILL)
             elif number:
                 proc.send_signal(number)
         with contextlib.suppress(subprocess.TimeoutExpired):

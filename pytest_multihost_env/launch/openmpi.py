@@ -18,7 +18,9 @@ class OpenMPI:
         """Return why `executable` is not Open MPI's, or None."""
         if re.search(r"Open MPI|OpenRTE|PRRTE", version_text):
             return None
-        return f"{executable} is not Open MPI's (it says: {version_text.splitlines()[0] if version_text else 'nothing'})"
+        return (
+            f"{executable} is not Open MPI's (it says: {version_text.splitlines()[0] if version_text else 'nothing'})"
+        )
 
     def commands(self, spec: LaunchSpec) -> tuple[Command, ...]:
         """Return the one mpirun command.

@@ -65,7 +65,7 @@ class Controller:
 
         try:
             plan = sessions.of(config).plan
-            print(text.plan(plan.rows()))  # noqa: T201 - the answer to --multihost-dry-run
+            print(text.plan(plan.rows()))
         except MultihostError as error:
             raise sessions.usage(error) from None
         return 0
@@ -178,5 +178,5 @@ class Controller:
             self._ranks.kill()
 
 
-class _Elsewhere(Exception):  # noqa: N818 - never seen by a person: the report of the ranks takes its place
+class _Elsewhere(Exception):
     """Set-up did not pass on the ranks, so that there is no call."""

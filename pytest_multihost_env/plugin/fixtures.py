@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -49,10 +48,11 @@ def multihost(request: pytest.FixtureRequest) -> Multihost:
 
 
 @pytest.fixture
-def comm(request: pytest.FixtureRequest) -> Iterator[Intracomm]:
-    """A communicator of exactly the ranks that the marker asks for, with a context of its own.
+def comm(request: pytest.FixtureRequest) -> Intracomm:
+    """A communicator of exactly the ranks that the marker asks for, with a context of its own (MPI_Comm_dup).
 
-    A message that one test leaves behind cannot be received by the next (MPI_Comm_dup, MPI-4.1 section 7.4.2).
+    It is not freed: its context would go to the next test, and with it a message that this one left behind.  A gang
+    is replaced long before it runs out of contexts (`gang.pool.RECYCLE`).
     """
     rank = request.config.pluginmanager.getplugin("multihost_env_rank")
     if rank is None:
@@ -66,14 +66,14 @@ def comm(request: pytest.FixtureRequest) -> Iterator[Intracomm]:
         )
     from mpi4py import MPI
 
-    own = MPI.COMM_WORLD.Dup()
-    yield own
-    own.Free()
+    return MPI.COMM_WORLD.Dup()
 
 
 def _ordinary(request: pytest.FixtureRequest, name: str) -> None:
     if request.config.pluginmanager.hasplugin("multihost_env_rank"):
-        pytest.fail(f"the fixture `{name}` asks all hosts: use it in a test without the multihost marker", pytrace=False)
+        pytest.fail(
+            f"the fixture `{name}` asks all hosts: use it in a test without the multihost marker", pytrace=False
+        )
 
 
 @pytest.fixture

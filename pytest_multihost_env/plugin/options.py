@@ -49,6 +49,6 @@ def in_use(config: pytest.Config) -> bool:
 
 def _mentioned(file: Path) -> bool:
     try:
-        return b"multihost-env" in file.read_bytes()
+        return b"tool.multihost-env" in file.read_bytes()
     except OSError:
         return False

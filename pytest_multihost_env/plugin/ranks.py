@@ -16,7 +16,8 @@ from pytest_multihost_env.gang.pool import Pool
 from pytest_multihost_env.gang.reconcile import reconcile
 from pytest_multihost_env.model import Place, Shape
 from pytest_multihost_env.placement import place
-from pytest_multihost_env.plugin import reports, session as sessions
+from pytest_multihost_env.plugin import reports
+from pytest_multihost_env.plugin import session as sessions
 
 if TYPE_CHECKING:
     from pytest_multihost_env.plugin.controller import GangTest
@@ -26,7 +27,9 @@ ONE_ONLY: dict[str, Any] = {
     **dict.fromkeys(("keyword", "markexpr"), ""),
     **dict.fromkeys(("xmlpath", "log_file", "htmlpath", "report_log", "numprocesses", "maxprocesses", "deselect")),
     **dict.fromkeys(("lf", "failedfirst", "newfirst", "stepwise", "stepwise_skip", "collectonly", "usepdb"), False),
-    **dict.fromkeys(("cov_source", "tx", "px"), []),
+    "cov_source": [],
+    "tx": [],
+    "px": [],
     "dist": "no",
     "maxfail": 0,
     "multihost_venv": None,
@@ -72,9 +75,8 @@ class Ranks:
         following = None if test.fresh else self._following(item, test)
         run = gang.run(item.nodeid, following, timeout)
         verdict = reconcile(gang.size, run.records, trouble=run.trouble)
-        if not verdict.clean or run.trouble:
-            gang.close()
-        return reports.merge(item, run, verdict)
+        said = gang.close() if run.trouble or not verdict.clean else ""
+        return reports.merge(item, run, verdict, said)
 
     def _look_around(self, session: pytest.Session) -> None:
         """Learn once which items there are of each shape, and in which order."""

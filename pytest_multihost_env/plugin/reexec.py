@@ -31,7 +31,7 @@ def change_over(config: pytest.Config) -> None:
         from pytest_multihost_env.provision import ProvisionRequest, ensure
 
         request = ProvisionRequest(source=settings.venv, target=settings.target)
-        generation = ensure(request, notify=lambda text: print(f"multihost-env: {text}", file=sys.stderr, flush=True))  # noqa: T201
+        generation = ensure(request, notify=lambda text: print(f"multihost-env: {text}", file=sys.stderr, flush=True))
         marks = probe.announce(generation, settings.venv)
     except MultihostError as error:
         raise usage(error) from None

@@ -13,9 +13,20 @@ from pytest_multihost_env.gang.stacks import shorten_crash
 from pytest_multihost_env.model import RankRecord
 
 
-def merge(item: pytest.Item, run: Run, verdict: Verdict) -> dict[str, pytest.TestReport]:
-    """Return a report for each phase of the verdict, by its name."""
-    return {phase.when: _merge(item, run, phase) for phase in verdict.phases}
+def merge(item: pytest.Item, run: Run, verdict: Verdict, said: str) -> dict[str, pytest.TestReport]:
+    """Return a report for each phase of the verdict, by its name.
+
+    Args:
+        item: The test.
+        run: What its ranks said.
+        verdict: What it comes to.
+        said: The launcher's last words; shown when a rank was lost, since only the launcher may know why.
+    """
+    merged = {phase.when: _merge(item, run, phase) for phase in verdict.phases}
+    if said.strip() and any(record.lost for record in run.records):
+        failed = next(report for report in merged.values() if report.outcome == "failed")
+        failed.sections.append(("the launcher said", said.strip()))
+    return merged
 
 
 def broken(item: pytest.Item, text: str) -> dict[str, pytest.TestReport]:
@@ -27,7 +38,7 @@ def broken(item: pytest.Item, text: str) -> dict[str, pytest.TestReport]:
 
 
 def _bare(item: pytest.Item, when: str) -> pytest.TestReport:
-    keywords = {name: 1 for name in item.keywords}
+    keywords = dict.fromkeys(item.keywords, 1)
     return pytest.TestReport(item.nodeid, item.location, keywords, "passed", None, when, [], 0.0, 0.0, 0.0)  # type: ignore[arg-type]
 
 
@@ -40,7 +51,7 @@ def _merge(item: pytest.Item, run: Run, phase: Phase) -> pytest.TestReport:
         merged.duration = max(float(report.get("duration") or 0.0) for report in found.values())
         merged.user_properties = _properties(found.values())
     if phase.status == "failed":
-        _fail(item, merged, run, phase, found)
+        _fail(item, merged, run, phase)
     else:
         _agree(item, merged, phase, found)
     blamed = {rank for blame in phase.blames for rank in blame.ranks} if phase.blames else set(found)
@@ -66,9 +77,7 @@ def _agree(item: pytest.Item, merged: pytest.TestReport, phase: Phase, found: Ma
             return
 
 
-def _fail(
-    item: pytest.Item, merged: pytest.TestReport, run: Run, phase: Phase, found: Mapping[int, Mapping[str, Any]]
-) -> None:
+def _fail(item: pytest.Item, merged: pytest.TestReport, run: Run, phase: Phase) -> None:
     """Show the first failing rank's own traceback, say whose it is, and add the others and the waiting ranks."""
     merged.outcome = "failed"
     size = len(run.records)
@@ -76,7 +85,7 @@ def _fail(
     told = [blame for blame in phase.blames if blame.report is not None]
     dead = [blame for blame in phase.blames if blame.report is None and not _waited(blame, run)]
     waiting = [blame for blame in phase.blames if blame.report is None and _waited(blame, run)]
-    notes = [f"{who(blame.ranks, size, hosts)} {blame.text}" for blame in (*dead, *(() if told or dead else waiting))]
+    notes = [f"{who(blame.ranks, size, hosts)}: {blame.text}" for blame in (*dead, *(() if told or dead else waiting))]
     if told:
         first = told[0]
         report = _restore(item, first.report or {})
@@ -94,7 +103,9 @@ def _fail(
     for blame in dead:
         for record in run.records:
             if record.rank in blame.ranks and record.output.strip():
-                merged.sections.append((f"last output of {who((record.rank,), size, hosts)}", shorten_crash(record.output.strip())))
+                merged.sections.append(
+                    (f"last output of {who((record.rank,), size, hosts)}", shorten_crash(record.output.strip()))
+                )
 
 
 def _waited(blame: Blame, run: Run) -> bool:

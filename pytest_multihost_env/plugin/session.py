@@ -6,12 +6,17 @@ import functools
 import json
 import os
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_multihost_env.errors import HostsUnreachable, MultihostError, UsageProblem
 from pytest_multihost_env.model import Completed
 from pytest_multihost_env.plugin.options import given, in_use
+
+if TYPE_CHECKING:
+    from pytest_multihost_env.config import Settings
+    from pytest_multihost_env.plan import Plan
 
 KEY: pytest.StashKey[MultihostSession] = pytest.StashKey()
 
@@ -24,7 +29,7 @@ class MultihostSession:
         self._answers: dict[str, dict[str, Completed]] = {}
 
     @functools.cached_property
-    def settings(self):  # type: ignore[no-untyped-def]  # noqa: ANN201
+    def settings(self) -> Settings:
         """The settings of this session."""
         from pytest_multihost_env import config as settings
 
@@ -32,13 +37,12 @@ class MultihostSession:
         return settings.load(options, os.environ, ini, self._config.rootpath, cwd=self._config.invocation_params.dir)
 
     @functools.cached_property
-    def plan(self):  # type: ignore[no-untyped-def]  # noqa: ANN201
+    def plan(self) -> Plan:
         """The plan of this session."""
         from pytest_multihost_env import probe, registry
         from pytest_multihost_env.plan import Plan
 
         return Plan(self.settings, probe.take(), registry.load())
-
 
     @functools.cached_property
     def in_use(self) -> bool:
@@ -59,10 +63,12 @@ class MultihostSession:
         """Check all hosts as the setting `check` says; return what is wrong, or ""."""
         if not self.in_use:
             return ""
+        level = self.settings.check or ("smoke" if len(self.plan.allocation.hosts) > 1 else "off")
+        if level == "off":
+            return ""
         from pytest_multihost_env.check import gate
 
-        level = self.settings.check or ("smoke" if len(self.plan.allocation.hosts) > 1 else "off")
-        return "" if level == "off" else gate.failure(level, self.ask_hosts)
+        return gate.failure(level, self.ask_hosts)
 
 
 def of(config: pytest.Config) -> MultihostSession:

@@ -1,0 +1,46 @@
+"""Real virtual environments for integration tests, made once a session from PyPI."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+REQUIRED = os.environ.get("MULTIHOST_TESTBED") == "require"
+
+
+def make(directory: Path, *requirements: str, python: str = sys.executable) -> Path:
+    """Make a virtual environment with `requirements` and return its directory; skip where PyPI is out of reach."""
+    subprocess.run([python, "-m", "venv", str(directory)], check=True, capture_output=True, timeout=120)
+    install = [str(directory / "bin" / "python"), "-m", "pip", "install", "--quiet", *requirements]
+    done = subprocess.run(install, capture_output=True, text=True, timeout=300)
+    if done.returncode:
+        reason = f"pip could not install {' '.join(requirements)}: {done.stderr.strip()[-500:]}"
+        pytest.fail(reason, pytrace=False) if REQUIRED else pytest.skip(reason)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def mpich_env(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment with this package, mpi4py and the MPICH wheel."""
+    return make(tmp_path_factory.mktemp("envs") / "mpich", "mpich", "mpi4py", "numpy", "-e", str(ROOT))
+
+
+@pytest.fixture(scope="session")
+def plain_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SOURCE as a user has it: numpy, mpi4py and the Open MPI wheel, nothing of pytest."""
+    return make(tmp_path_factory.mktemp("envs") / "so'urce #1", "numpy", "mpi4py", "openmpi")
+
+
+@pytest.fixture(scope="session", params=["openmpi", "mpich"])
+def mpi_python(request: pytest.FixtureRequest) -> Path:
+    """The Python of an environment with this package and one MPI; tests that use it run with both."""
+    if request.param == "openmpi":
+        pytest.importorskip("mpi4py")
+        return Path(sys.executable)
+    env: Path = request.getfixturevalue("mpich_env")
+    return env / "bin" / "python"
