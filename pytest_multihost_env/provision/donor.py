@@ -79,15 +79,11 @@ def copy(dist: importlib.metadata.Distribution, env: Path, there: Mapping[str, A
 
 
 def finish(env: Path, python: Path, added: Sequence[Added]) -> None:
-    """Compile what was added, and refuse what cannot be imported without the extension modules left out.
+    """Refuse what cannot be imported without the extension modules left out, and compile what was added.
 
     Raises:
         NotReady: A distribution needs an extension module that was built for another Python.
     """
-    sources = [str(path) for item in added for path in item.sources]
-    if sources:
-        listed = "".join(f"{path}\n" for path in sources)
-        ask.run([str(python), "-I", "-m", "compileall", "-q", "-i", "-"], stdin=listed)
     for item in added:
         if not item.skipped:
             continue
@@ -99,6 +95,10 @@ def finish(env: Path, python: Path, added: Sequence[Added]) -> None:
                 where=str(env),
                 hint="install pytest-multihost-env into SOURCE: SOURCE/bin/python -m pip install pytest-multihost-env",
             )
+    sources = [str(path) for item in added for path in item.sources]
+    if sources:
+        listed = "".join(f"{path}\n" for path in sources)
+        ask.run([str(python), "-I", "-m", "compileall", "-q", "-i", "-"], stdin=listed)
 
 
 def editable_stamp(dist: importlib.metadata.Distribution) -> Iterator[str]:

@@ -65,10 +65,11 @@ def prove(env: Path, *, modules: Sequence[str] = (), original: Path | None = Non
     expected = _expected(original)
     hidden = _hideable(env, original)
     command = [str(python), *ask.question(["imports", *STANDARD, *OURS, *modules], flags=("-B",))]
-    argv = [*_namespace(hidden), *command] if hidden else command
-    seen = ask.answer(ask.run(argv, timeout=timeout), python)
+    seen, failure = _run(python, command, hidden, timeout)
     absent = tuple(name for name in seen["absent"] if name in STANDARD and name not in expected)
     problems = _problems(env, seen, absent)
+    if failure is not None and not problems:
+        raise failure
     if problems:
         raise NotReady(
             "the environment is not hermetic: on another host it may run something else, or not run\n"
@@ -87,6 +88,22 @@ def prove(env: Path, *, modules: Sequence[str] = (), original: Path | None = Non
         hidden=hidden,
         absent=absent,
     )
+
+
+def _run(
+    python: Path, command: Sequence[str], hidden: Sequence[Path], timeout: float
+) -> tuple[Mapping[str, Any], NotReady | None]:
+    """Return what was seen, and why it could not be seen with `hidden` out of sight.
+
+    An interpreter that needs what is hidden ends with a riddle ("No module named 'encodings'"); with it in sight it
+    tells what it takes from there.
+    """
+    if not hidden:
+        return ask.answer(ask.run(command, timeout=timeout), python), None
+    try:
+        return ask.answer(ask.run([*_namespace(hidden), *command], timeout=timeout), python), None
+    except NotReady as error:
+        return ask.answer(ask.run(command, timeout=timeout), python), error
 
 
 def _expected(original: Path | None) -> set[str]:
