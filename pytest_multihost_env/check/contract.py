@@ -62,11 +62,11 @@ def _check(comparison: Comparison, want: Want) -> list[str]:
         values[host], kind = _on_host(snapshot, want)
         if kind is not None:
             wrong.setdefault((kind, values[host] or "none"), []).append(host)
-    comparison.rows.append(Row(subject, "declared", values))
+    comparison.rows.append(Row(subject, "required", values))
     for (kind, value), hosts in wrong.items():
         verb = "has" if len(hosts) == 1 else "have"
         text = "did not look for it" if kind == NOT_RUN else f"{verb} {value}"
-        comparison.add(kind, subject, "declared", hosts, f"{subject} ({want.where}): {fold(hosts)} {text}")
+        comparison.add(kind, subject, "required", hosts, f"{subject} ({want.where}): {fold(hosts)} {text}")
     return [host for host, value in values.items() if value not in (None, NOT_APPLICABLE, "not run")]
 
 

@@ -52,6 +52,8 @@ def compare(answers: Answers, *, packages: Sequence[str] | None = None, policy: 
     if comparison.snapshots and not comparison.rows:
         raise UsageProblem("no host has any distribution to compare", hint="is this the environment's python?")
     comparison.surroundings()
+    if len(comparison.hosts) == 1:
+        comparison.notes.append(f"{comparison.hosts[0]} is the only host: it was compared with nothing but itself")
     return comparison.report(brief=packages is None)
 
 
@@ -69,8 +71,6 @@ class Comparison:
 
     def report(self, *, brief: bool) -> Findings:
         """Return what was collected."""
-        if len(self.hosts) == 1:
-            self.notes.append(f"{self.hosts[0]} is the only host: it was compared with nothing but itself")
         # Two asked names may mean the same distribution.
         rows = {(row.subject, row.layer): row for row in reversed(self.rows)}
         return Findings(

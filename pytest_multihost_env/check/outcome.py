@@ -44,6 +44,7 @@ _REMEDIES = {
     EXTRA: "provision {hosts} from the same source as the others (--multihost-venv)",
     MISMATCH: "provision {hosts} from the same source as the others (--multihost-venv)",
 }
+_UNMET = "add what is required to the source that {hosts} is provisioned from (--multihost-venv)"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -53,7 +54,8 @@ class Difference:
     Attributes:
         kind: `mismatch`, `missing`, `extra`, `shadowed`, `unreachable` or `not-run`.
         subject: What it is about (`numpy`), "" when it is the host itself.
-        layer: `declared`, `files`, `commit`, `imported`, `loaded`, `platform`, `variable` or `host`.
+        layer: `declared`, `files`, `commit`, `imported`, `loaded`, `platform`,
+            `variable`, `required` or `host`.
         hosts: The odd ones.
         sentence: The whole of it for a person.
     """
@@ -107,7 +109,8 @@ class Findings:
         """What to do, one line for each kind of thing to do; "" when there is nothing."""
         hosts: dict[str, list[str]] = {}
         for difference in self.differences:
-            hosts.setdefault(_REMEDIES[difference.kind], []).extend(difference.hosts)
+            unmet = difference.layer == "required" and difference.kind in (MISSING, MISMATCH)
+            hosts.setdefault(_UNMET if unmet else _REMEDIES[difference.kind], []).extend(difference.hosts)
         return "\n".join(text.format(hosts=fold(names)) for text, names in hosts.items())
 
     @property

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import site
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from typing import Any
 import pytest
 
 from pytest_multihost_env.check.fixtures import DriftCheck, SmokeCheck
+from pytest_multihost_env.check.snapshot import origin
 from pytest_multihost_env.check.values import Snapshot, Unanswered, command, request, understood
 from pytest_multihost_env.model import Completed
 
@@ -151,6 +154,30 @@ def test_a_process_that_a_module_leaves_behind_is_ended(special: Path) -> None:
     assert modules["forks"].error == "ended the interpreter with exit code 3 while it was imported"
 
 
+def test_a_daemon_that_a_module_starts_does_not_hold_the_answer(special: Path) -> None:
+    source = (
+        "import os, signal\nif os.fork() == 0:\n    os.setsid()\n    signal.alarm(60)\n"
+        "    open(os.environ['PID_FILE'], 'w').write(str(os.getpid()))\n    signal.pause()\n"
+        "while not os.path.exists(os.environ['PID_FILE']) or not open(os.environ['PID_FILE']).read(): pass"
+    )
+    pid_file = special / "pid"
+    host = Host("n1", planted(special, daemon=source), PID_FILE=str(pid_file))
+    try:
+        assert host.snapshot(request(imports=["daemon"])).modules["daemon"].error is None
+    finally:
+        os.kill(int(pid_file.read_text()), signal.SIGKILL)
+
+
+@pytest.mark.skipif(sys.prefix == sys.base_prefix, reason="needs a virtual environment, to tell it from its base")
+def test_what_the_base_interpreter_has_installed_is_outside_its_standard_library_is_not() -> None:
+    stdlib = Path(sysconfig.get_path("stdlib"))
+
+    assert origin(str(stdlib / "json" / "__init__.py"), []) == "stdlib"
+    assert origin(str(stdlib / "site-packages" / "x.py"), []) == "outside"
+    assert origin(str(Path(sys.prefix, "lib", "x.py")), []) == "environment"
+    assert origin(None, []) == "builtin"
+
+
 def test_what_is_printed_before_the_program_starts_is_not_the_answer(special: Path) -> None:
     planted(special, sitecustomize="import os\nos.write(1, b'{\"asked\": no answer')")
 
@@ -159,6 +186,7 @@ def test_what_is_printed_before_the_program_starts_is_not_the_answer(special: Pa
 
 def test_stdout_is_one_answer_whatever_modules_print(special: Path) -> None:
     planted(special, loud="import os; print('loud'); os.write(1, b'raw'); os.system('echo child')")
+    planted(special, sitecustomize="import atexit; atexit.register(print, 'good bye')")
     answer = Host("n1", special).answer(request(imports=["loud"]))
 
     assert json.loads(answer.stdout)["modules"]["loud"]["ok"] is True
@@ -197,6 +225,7 @@ def test_metadata_of_another_version_names_the_host(special: Path) -> None:
         assert "!= 0.1" in text
         assert "n[1-2]" in text
         assert f"iniconfig 0.1 in {special} hides {version} in " in text
+        assert ("which is not where its distribution is installed" in text) is bool(packages)
     with pytest.raises(pytest.fail.Exception, match=r"iniconfig>=1 \(assert_satisfies\): n3 has 0.1"):
         check.assert_satisfies("iniconfig>=1")
 

@@ -15,7 +15,7 @@ from pytest_multihost_env.check.drift import compare
 from pytest_multihost_env.check.fixtures import DriftCheck, explain
 from pytest_multihost_env.check.gate import failure
 from pytest_multihost_env.check.grid import Line, fold, grid
-from pytest_multihost_env.check.outcome import Findings, Policy
+from pytest_multihost_env.check.outcome import Findings, Policy, Row
 from pytest_multihost_env.check.requirements import logical_lines, parse, read
 from pytest_multihost_env.check.values import (
     Asked,
@@ -149,6 +149,14 @@ def test_a_host_that_leaves_out_what_was_asked_has_not_run_it(part: str) -> None
     assert {(d.kind, d.hosts) for d in findings.differences} == {("not-run", ("n3",))}
 
 
+def test_findings_without_a_host_or_a_row_are_no_pass() -> None:
+    row = Row("numpy", "declared", {"n1": "1"})
+
+    assert Findings(("n1",), (row,), ()).passed
+    assert not Findings((), (row,), ()).passed
+    assert not Findings(("n1",), (), ()).passed
+
+
 def test_nothing_to_compare_is_an_error() -> None:
     for answers, packages in (({}, None), ({"n1": host()}, []), ({"n1": host(None), "n2": host(None)}, None)):
         with pytest.raises(UsageProblem):
@@ -239,8 +247,9 @@ def wants(*texts: str) -> list[Any]:
 def test_requirements_per_host() -> None:
     findings = satisfied({"n1": host(), "n2": host("1.0"), "n3": host(None)}, wants("numpy>=2"))
 
-    assert kinds(findings) == {("mismatch", "declared", ("n2",)), ("missing", "declared", ("n3",))}
+    assert kinds(findings) == {("mismatch", "required", ("n2",)), ("missing", "required", ("n3",))}
     assert "numpy>=2 (here): n2 has 1.0" in findings.sentences
+    assert findings.remedy.startswith("add what is required to the source that n[2-3] is provisioned from")
 
 
 def test_a_requirement_for_another_platform_is_not_missing() -> None:
@@ -267,7 +276,7 @@ def test_a_commit_is_compared_and_a_branch_is_told() -> None:
     url = "numpy @ git+https://example.org/numpy.git@"
 
     assert satisfied({"n1": at}, wants(url + "abcdef0")).passed
-    assert kinds(satisfied({"n1": at}, wants(url + "0bcdef0"))) == {("mismatch", "declared", ("n1",))}
+    assert kinds(satisfied({"n1": at}, wants(url + "0bcdef0"))) == {("mismatch", "required", ("n1",))}
     assert len(unpinned(wants(url + "main", url + "abcdef0", "numpy"))) == 1
 
 
@@ -336,6 +345,14 @@ def answer_of(snapshot: Mapping[str, Any]) -> Completed:
     return Completed("n1", 0, json.dumps(snapshot, sort_keys=True), "")
 
 
+WHOLE = {
+    **{key: {} for key in ("asked", "declared", "platform", "markers", "variables", "modules")},
+    "multihost_snapshot": 1,
+    "loaded": [],
+    "problems": [],
+}
+
+
 @pytest.mark.parametrize(
     "completed",
     [
@@ -345,7 +362,9 @@ def answer_of(snapshot: Mapping[str, Any]) -> Completed:
         Completed("n1", 0, '{"asked": {}', ""),
         Completed("n1", 0, '{"asked": {}}', ""),
         Completed("n1", -9, '{"asked": {}}', ""),
-        answer_of({"asked": {}, "multihost_snapshot": 99}),
+        answer_of({**WHOLE, "multihost_snapshot": 99}),
+        dataclasses.replace(answer_of(WHOLE), code=1),
+        dataclasses.replace(answer_of(WHOLE), error="the connection was lost"),
     ],
 )
 def test_only_a_whole_answer_is_one(completed: Completed) -> None:
@@ -354,12 +373,7 @@ def test_only_a_whole_answer_is_one(completed: Completed) -> None:
 
 def test_an_import_is_good_only_in_as_many_words() -> None:
     entry = {"ok": "yes", "origin": "environment", "distributions": []}
-    keys = ("asked", "declared", "platform", "markers", "variables")
-    answer = understood(
-        answer_of(
-            {**{k: {} for k in keys}, "multihost_snapshot": 1, "modules": {"x": entry}, "loaded": [], "problems": []}
-        )
-    )
+    answer = understood(answer_of({**WHOLE, "modules": {"x": entry}}))
 
     assert isinstance(answer, Snapshot)
     assert answer.modules["x"].error == "no reason given"
