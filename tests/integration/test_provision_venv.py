@@ -97,8 +97,6 @@ def test_a_build_that_is_not_hermetic_is_not_published(tmp_path: Path) -> None:
         ensure(source, tmp_path / "env")
     assert not (tmp_path / "env").is_symlink()
     assert not list((tmp_path / ".env.d" / "v1").glob("*/att/*"))
-    (site / "editable.pth").unlink()
-    assert not ensure(source, tmp_path / "env").reused
 
 
 def test_a_source_without_python_creates_nothing(tmp_path: Path) -> None:
