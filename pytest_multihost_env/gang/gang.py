@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from pytest_multihost_env.errors import LaunchFailed
+from pytest_multihost_env.gang.reconcile import ABANDONED
 from pytest_multihost_env.gang.stacks import explain
 from pytest_multihost_env.model import Place, Placement, RankRecord
 
@@ -90,11 +91,12 @@ class _State:
 
     @property
     def over(self) -> bool:
-        return self.exit is not None or self.lost is not None
+        """Nothing more will come from it; of an abandoned rank, its last words may."""
+        return self.exit is not None or (self.lost is not None and self.lost != ABANDONED)
 
     @property
     def failed(self) -> bool:
-        return any(r.get("outcome") == "failed" for r in self.reports) or self.over
+        return any(r.get("outcome") == "failed" for r in self.reports) or self.over or self.lost is not None
 
     def record(self) -> RankRecord:
         return RankRecord(
@@ -103,7 +105,7 @@ class _State:
             reports=tuple(self.reports),
             done=self.done,
             exit=self.exit,
-            lost=self.lost if self.exit is None else None,
+            lost=self.lost if self.exit is None or self.lost == ABANDONED else None,
             stacks=self.stacks,
             output=self.output,
         )
@@ -279,7 +281,9 @@ class Gang:
             code = message.get("code")
             state.exit = code if isinstance(code, int) else 255
             state.output += str(message.get("output") or "")
-        elif kind == "failed" or (kind == "lost" and state.lost is None):
+        elif kind == "abandoned":
+            state.lost = ABANDONED
+        elif kind in {"failed", "lost"} and state.lost is None:
             state.lost = str(message.get("why"))
 
     def _note_child(self, state: _State, message: Message) -> None:
@@ -341,6 +345,8 @@ class Gang:
 
 
 def _end(state: _State) -> str:
+    if state.lost == ABANDONED:
+        return state.lost
     if state.exit is not None:
         return f"killed by signal {-state.exit}" if state.exit < 0 else f"exit code {state.exit}"
     return state.lost or "still starting"

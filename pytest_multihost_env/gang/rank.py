@@ -11,6 +11,7 @@ from __future__ import annotations
 import faulthandler
 import io
 import os
+import re
 import signal
 import socket
 import sys
@@ -24,6 +25,7 @@ import pytest
 from pytest_multihost_env import wire
 
 SECTION_LIMIT = 1 << 20
+_ABORTED = re.compile(r"^Abort\((-?\d+)\) on node \d+ \(rank \d+ in comm", re.MULTILINE)
 
 
 class Line:
@@ -87,9 +89,19 @@ class RankPlugin:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Send one report as plain values, with overlong captured text cut in the middle."""
+        _die_if_aborted(report)
         data = self._config.hook.pytest_report_to_serializable(config=self._config, report=report)
         data["sections"] = [(name, _cut(text)) for name, text in data.get("sections", ())]
         self.line.say("report", seq=self._sequence, data=_plain(data))
+
+
+def _die_if_aborted(report: pytest.TestReport) -> None:
+    """End this process when the test has called MPI_Abort and lives on.
+
+    MPICH's MPI_Abort asks the process manager to kill everybody and returns; a quick test could still pass.
+    """
+    if report.when != "setup" and (match := _ABORTED.search(report.capstderr)):
+        os._exit(int(match[1]) & 0xFF or 1)
 
 
 def _cut(text: str) -> str:

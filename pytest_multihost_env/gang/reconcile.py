@@ -20,6 +20,8 @@ from pytest_multihost_env.model import RankRecord
 
 When = Literal["setup", "call", "teardown"]
 Status = Literal["passed", "failed", "skipped", "xfailed", "xpassed", "missing"]
+ABANDONED = "its launcher ended the job"
+"""Why a rank was lost that the launcher killed, which it does to all ranks when one of them aborts."""
 PHASES: tuple[When, ...] = ("setup", "call", "teardown")
 STRICT_PREFIX = "[XPASS(strict)]"
 
@@ -205,11 +207,15 @@ def _fates(when: When, ranks: Sequence[RankRecord], trouble: str) -> list[Blame]
     folded: dict[str, list[int]] = {}
     for record in ranks:
         folded.setdefault(fate(record, when, trouble), []).append(record.rank)
-    return [Blame(tuple(numbers), None, text) for text, numbers in folded.items()]
+    # When one rank aborts, launchers end the others: they are not who a person looks for first.
+    texts = sorted(folded, key=lambda text: ABANDONED in text)
+    return [Blame(tuple(folded[text]), None, text) for text in texts]
 
 
 def fate(record: RankRecord, when: When, trouble: str = "") -> str:
     """Return what became of a rank that did not finish `when`."""
+    if record.lost == ABANDONED:
+        return f"ended during {when}: {ABANDONED}"
     if record.exit is not None and record.exit < 0:
         try:
             name = signal.Signals(-record.exit).name

@@ -7,7 +7,7 @@ exactly the environment that the channel delivered, relay what that program says
 When the channel is gone, so is the program: nothing that we started outlives the controller, whatever became of
 mpirun or ssh.
 
-Messages to the controller:  hello, started, failed, child, output, stacks, exit
+Messages to the controller:  hello, started, failed, child, output, stacks, exit, abandoned
 Messages from it:            start, tell, dump, stop
 """
 
@@ -33,6 +33,7 @@ RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID
 CONNECT_LIMIT = 20.0
 TAIL = 64 << 10
 STACKS_QUIET = 0.25
+LAST_WORDS = 0.5
 _PR_SET_PDEATHSIG = 1
 
 
@@ -160,9 +161,10 @@ class Program:
 class Supervisor:
     """One rank's far end: a single-threaded loop over the channel, the program's pipes and signals."""
 
-    def __init__(self, sock: socket.socket, rank: int) -> None:
+    def __init__(self, sock: socket.socket, rank: int, lifeline: int) -> None:
         self.sock = sock
         self.rank = rank
+        self.lifeline = lifeline
         self.decoder = wire.Decoder()
         self.program: Program | None = None
         self.selector = selectors.DefaultSelector()
@@ -191,6 +193,7 @@ class Supervisor:
         for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
             signal.signal(number, lambda _number, _frame: None)
         self.selector.register(self.sock, selectors.EVENT_READ, self._from_controller)
+        self.selector.register(self.lifeline, selectors.EVENT_READ, self._launcher_gone)
         self.selector.register(wake, selectors.EVENT_READ, lambda: self._signals(wake))
         self.send(
             "hello",
@@ -321,8 +324,18 @@ class Supervisor:
             if number == signal.SIGCHLD:
                 self._reap()
             elif number == signal.SIGTERM and self.kill_at is None:
-                # The launcher ends the job.  Say what is known, then go before it loses patience.
-                self._stop(0.5)
+                self._stop(LAST_WORDS)
+
+    def _launcher_gone(self) -> None:
+        """The launcher has ended the job, so the program ends now, before it can report a success.
+
+        MPICH's MPI_Abort returns: it counts on the launcher to kill the caller in time.
+        """
+        self.selector.unregister(self.lifeline)
+        if self.program is not None:
+            self.program.kill(signal.SIGKILL)
+        self.send("abandoned")
+        self.kill_at = time.monotonic() + LAST_WORDS
 
     def _reap(self) -> None:
         program = self.program
@@ -357,9 +370,24 @@ class Supervisor:
         return (self._from_program, self._output, self._errors)
 
 
-def serve(addresses: Sequence[str], key: bytes, rank: int) -> None:
-    """Connect and supervise one rank."""
-    Supervisor(connect(addresses, key), rank).loop()
+def shelter(addresses: Sequence[str], key: bytes, ranks: Sequence[int]) -> None:
+    """Supervise each rank in a session of its own, out of the launcher's reach, and wait for all of them.
+
+    A launcher that ends the job kills the process that it started, at once (Hydra) or soon (Open MPI).  That process
+    is this one; the supervisors see it go, end their programs, and live to say what the last words were.
+    """
+    lifeline, held = os.pipe()
+    for rank in ranks:
+        if os.fork() == 0:
+            os.close(held)
+            os.setsid()
+            Supervisor(connect(addresses, key), rank, lifeline).loop()
+            os._exit(0)
+    os.close(lifeline)
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+    for _ in ranks:
+        os.wait()
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -371,15 +399,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     text = sys.stdin.readline().strip() if options.key_on_stdin else os.environ.pop(KEY_VARIABLE, "")
     key = bytes.fromhex(text)
-    addresses = options.addresses.split(",")
     ranks = [int(rank) for rank in options.ranks.split(",")] if options.ranks else [own_rank(os.environ)]
-    for rank in ranks[1:]:
-        if os.fork() == 0:
-            serve(addresses, key, rank)
-            os._exit(0)
-    serve(addresses, key, ranks[0])
-    for _ in ranks[1:]:
-        os.wait()
+    shelter(options.addresses.split(","), key, ranks)
 
 
 if __name__ == "__main__":

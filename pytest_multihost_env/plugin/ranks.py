@@ -47,6 +47,7 @@ class Ranks:
         self._items: dict[Shape, list[pytest.Item]] = {}
         self._order: dict[str, int] = {}
         self._live = config.option.capture == "no"
+        self._unfinished: dict[Place, str] = {}
 
     @property
     def problems(self) -> list[str]:
@@ -166,9 +167,10 @@ class Ranks:
         )
 
     def _show(self, place: Place, text: str) -> None:
-        tag = f"[{place.rank}@{place.host}] "
+        """Print whole lines, each with the rank that wrote it; the rest waits for its end."""
+        *lines, self._unfinished[place] = (self._unfinished.get(place, "") + text).split("\n")
         out = sys.__stdout__ or sys.stdout
-        out.write("".join(f"{tag}{line}\n" for line in text.splitlines()))
+        out.write("".join(f"[{place.rank}@{place.host}] {line}\n" for line in lines))
         out.flush()
 
     def close(self) -> bool:

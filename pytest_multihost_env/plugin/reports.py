@@ -23,7 +23,7 @@ def merge(item: pytest.Item, run: Run, verdict: Verdict, said: str) -> dict[str,
         said: The launcher's last words; shown when a rank was lost, since only the launcher may know why.
     """
     merged = {phase.when: _merge(item, run, phase) for phase in verdict.phases}
-    if said.strip() and any(record.lost for record in run.records):
+    if said.strip() and any(record.lost or record.exit is not None for record in run.records):
         failed = next(report for report in merged.values() if report.outcome == "failed")
         failed.sections.append(("the launcher said", said.strip()))
     return merged
