@@ -11,7 +11,8 @@ from typing import Any
 from pytest_multihost_env import process
 from pytest_multihost_env.errors import NotReady
 
-CLEAN: Mapping[str, str] = {"PATH": "/usr/bin:/bin"}
+CLEAN: Mapping[str, str] = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent"}
+"""Nothing of the caller's.  Open MPI refuses to start without a HOME; one that does not exist gives nothing away."""
 _MISSING_LIBRARY = re.compile(r"error while loading shared libraries: ([^:]+):")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_multihost_env.errors import NotReady
-from pytest_multihost_env.provision import ask, buildconfig, elf, pyvenv
+from pytest_multihost_env.provision import ask, buildconfig, elf, mishaps, pyvenv
 from pytest_multihost_env.provision.copy import Copied, copy_tree
 
 # Test suites, the IDE, and Tk: its library of scripts and X11 are no part of a Python installation.
@@ -51,7 +51,11 @@ def bundle_interpreter(env: Path) -> Bundle:
     Raises:
         NotReady: The interpreter cannot be run, or its run time cannot be found or copied.
     """
-    python = env / "bin" / "python"
+    with mishaps.named("bundling the interpreter"):
+        return _bundle(env, env / "bin" / "python")
+
+
+def _bundle(env: Path, python: Path) -> Bundle:
     _check_link(python)
     inside = _inside(env, python)
     if inside is not None:
@@ -115,14 +119,7 @@ def _copy_program(env: Path, facts: Mapping[str, Any]) -> Path:
     short = ".".join(facts["version"].split(".")[:2])
     program = env / "py" / "bin" / f"python{short}"
     program.parent.mkdir(parents=True)
-    try:
-        shutil.copy2(os.path.realpath(facts["base_executable"]), program)
-    except OSError as error:
-        raise NotReady(
-            f"the interpreter cannot be copied: {error.strerror}",
-            where=str(error.filename or facts["base_executable"]),
-            hint="let this user read it, or make the environment with another Python",
-        ) from error
+    shutil.copy2(os.path.realpath(facts["base_executable"]), program)
     program.chmod(0o755)
     for name in ("python", "python3"):
         (program.parent / name).symlink_to(program.name)

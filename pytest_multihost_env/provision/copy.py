@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pytest_multihost_env.errors import NotReady
+from pytest_multihost_env.provision import mishaps
 
 Skip = Callable[[str], bool]
 
@@ -65,12 +66,11 @@ def copy_tree(
     _check_places(source, destination)
     job = _Job(source, destination, skip)
     try:
-        job.run(max(1, workers))
-    except BaseException as error:
+        with mishaps.named("copying"):
+            job.run(max(1, workers))
+    except BaseException:
         if job.finish:  # the directory is ours; one that stood there before is not
             shutil.rmtree(destination, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise _not_ready(error) from error
         raise
     if notify is not None:
         for name in sorted(job.outside):
@@ -88,16 +88,6 @@ def _check_places(source: Path, destination: Path) -> None:
             where=str(destination),
             hint="choose a destination outside it",
         )
-
-
-def _not_ready(error: OSError) -> NotReady:
-    path = str(error.filename2 or error.filename or "")
-    hint = "mend that and try again"
-    if isinstance(error, PermissionError):
-        hint = "let this user read the source and write the destination (ls -ld the path and its parents)"
-    elif error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        hint = "free space, or choose a destination on another file system"
-    return NotReady(f"copying failed: {error.strerror or error}", where=path or None, hint=hint)
 
 
 class _Job:

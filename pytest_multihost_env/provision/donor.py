@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_multihost_env.errors import NotReady
-from pytest_multihost_env.provision import ask, records, scripts
+from pytest_multihost_env.provision import ask, mishaps, records, scripts
 
 _TAGGED = re.compile(r"\.(?:cpython|pypy|graalpy)[^.]*\.so$")
 _BYTECODE = re.compile(r"\.(?P<tag>[\w-]+?)(?:\.opt-\w+)?\.pyc$")
@@ -53,7 +53,7 @@ def copy(dist: importlib.metadata.Distribution, env: Path, there: Mapping[str, A
         )
     rows: dict[str, tuple[str, str]] = {}
     skipped: list[str] = []
-    try:
+    with mishaps.named(f"adding {dist.name} {dist.version}"):
         for source, name, hashed in _files(dist, env, site):
             if _other_python(name, there):
                 skipped += [name] if name.endswith(".so") else []
@@ -64,12 +64,6 @@ def copy(dist: importlib.metadata.Distribution, env: Path, there: Mapping[str, A
                 rows[name] = hashed
         for name, content in _scripts(dist, env, site):
             rows[name] = records.entry(content)
-    except OSError as error:
-        raise NotReady(
-            f"{dist.name} {dist.version} cannot be added: {error.strerror}",
-            where=str(error.filename2 or error.filename or ""),
-            hint=f"install {dist.name}=={dist.version} into SOURCE instead",
-        ) from error
     information = next((name.partition("/")[0] for name in rows if ".dist-info/" in name), "")
     table = [[name, *hashed] for name, hashed in sorted(rows.items())]
     table.append([f"{information}/RECORD", "", ""])

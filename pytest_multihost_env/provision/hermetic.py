@@ -18,13 +18,13 @@ STANDARD = ("ssl", "sqlite3", "ctypes", "zlib", "bz2", "lzma", "hashlib", "json"
 
 OURS = ("pytest", "pytest_multihost_env")
 
-_SYSTEM = ("/bin", "/boot", "/dev", "/etc", "/lib", "/lib64", "/proc", "/run", "/sbin", "/sys", "/usr", "/var")
+_SYSTEM = ("/bin", "/boot", "/etc", "/lib", "/lib64", "/proc", "/sbin", "/sys", "/usr")
 _HIDE = 'while [ "$1" != -- ]; do mount -t tmpfs -o size=4k,mode=0755 hidden "$1" || exit 125; shift; done; shift; exec "$@"'
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Proof:
-    """What was seen while the environment's interpreter ran with nothing but PATH in its environment.
+    """What was seen while the environment's interpreter ran with nothing of the caller's environment.
 
     Attributes:
         python: Its version.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
@@ -118,8 +119,12 @@ def _own(want: Want) -> importlib.metadata.Distribution:
 
 
 def _check(want: Want, version: str, *, where: str) -> None:
-    if want.requirement.specifier.contains(version, prereleases=True):
-        return
+    from packaging.version import InvalidVersion
+
+    specifier = want.requirement.specifier
+    with contextlib.suppress(InvalidVersion):  # what is no version satisfies no specifier
+        if not specifier or specifier.contains(version, prereleases=True):
+            return
     raise NotReady(
         f"{where} has {want.requirement.name} {version}, which {want.by} cannot use",
         where=want.requirement.name,
@@ -146,10 +151,19 @@ def _required(
     name: str, requires: Sequence[str], extras: set[str], marker: Mapping[str, str], *, only_extras: bool
 ) -> Iterator[Want]:
     """Yield what a distribution requires there; of one that is there already, only what the extras add."""
-    from packaging.requirements import Requirement
+    from packaging.requirements import InvalidRequirement, Requirement
 
     for text in requires:
-        requirement = Requirement(text)
+        try:
+            requirement = Requirement(text)
+        except InvalidRequirement:
+            if only_extras:  # another package's old metadata
+                continue
+            raise NotReady(
+                f"{name} requires {text!r}, which is no requirement",
+                where=name,
+                hint=f"install a newer version of {name}",
+            ) from None
         plain = requirement.marker is None or requirement.marker.evaluate({**marker, "extra": ""})
         extra = requirement.marker is not None and any(
             requirement.marker.evaluate({**marker, "extra": extra}) for extra in extras

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pytest_multihost_env.errors import NotReady
-from pytest_multihost_env.provision import records, scripts, shells
+from pytest_multihost_env.provision import mishaps, records, scripts, shells
 from pytest_multihost_env.provision.paths import Replacer
 
 _EDITABLE_CODE = ("__editable__*.py", "_editable_impl_*.py", "_*_editable.py", "_*_editable_loader.py")
@@ -36,6 +36,11 @@ def relocate(env: Path, old: Path) -> list[Path]:
             each is named.  Or `env` has a character that scripts cannot express.
     """
     scripts.check_path(str(env))
+    with mishaps.named("relocating"):
+        return _relocate(env, old)
+
+
+def _relocate(env: Path, old: Path) -> list[Path]:
     replacer = Replacer(env, [old, Path(os.path.realpath(old)), *_made_as(env)])
     outside: list[str] = []
     changes = dict((*_bin(env, replacer), *_config(env, replacer)))
@@ -139,8 +144,10 @@ def _within(replacer: Replacer, path: str) -> bool:
 
 def _direct_url(path: Path, replacer: Replacer, outside: list[str]) -> Iterator[tuple[Path, bytes]]:
     """Rewrite the origin of a distribution (PEP 610); only an editable one is imported from there."""
-    content = path.read_bytes()
-    record = json.loads(content)
+    try:
+        record = json.loads(path.read_bytes())
+    except ValueError:  # nobody can be led outside by it
+        return
     url = urllib.parse.urlsplit(record.get("url", ""))
     if url.scheme != "file":
         return
@@ -157,9 +164,13 @@ def _finder(path: Path, replacer: Replacer, outside: list[str]) -> Iterator[tupl
     """Rewrite the absolute paths among the text constants of an editable install's import hook."""
     content = path.read_bytes()
     lines = content.splitlines(keepends=True)
+    try:
+        tree = ast.parse(content)
+    except SyntaxError:  # nobody can be led outside by it
+        return
     constants = [
         node
-        for node in ast.walk(ast.parse(content))
+        for node in ast.walk(tree)
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("/")
     ]
     for node in sorted(constants, key=lambda node: (node.lineno, node.col_offset), reverse=True):

@@ -122,6 +122,15 @@ def test_an_extra_of_what_is_there_counts(env: Path) -> None:
     assert [label.split()[0] for label in add_missing(env, python_of(env), ["pluggy[more]"])] == ["iniconfig"]
 
 
+def test_old_metadata_of_others_is_no_obstacle_and_a_version_that_is_none_is_named(env: Path) -> None:
+    plant(env, "iniconfig", "2.0", "Requires-Dist: what (is this)", "Provides-Extra: x")
+    assert add_missing(env, python_of(env), ["iniconfig[x]"]) == ()
+    plant(env, "pluggy", "from-a-branch")
+    assert add_missing(env, python_of(env), ["pluggy"]) == ()
+    with pytest.raises(NotReady, match="the environment has pluggy from-a-branch, which this run cannot use"):
+        add_missing(env, python_of(env), ["pluggy>=1"])
+
+
 def test_what_nobody_has_is_named(env: Path) -> None:
     with pytest.raises(NotReady, match="no-such-thing is installed neither in the environment nor beside"):
         add_missing(env, python_of(env), ["no-such-thing>=2"])

@@ -313,3 +313,8 @@ class TestOutside:
             relocate(env, OLD)
         assert "__editable___mine_1_0_finder.py: /home/me/mine" in str(caught.value)
         assert "__editable___mine_1_0_finder.py: /home/me/n" in str(caught.value)
+
+    def test_what_cannot_be_read_leads_nowhere(self, env: Path) -> None:
+        write(env / SITE / "__editable___broken_finder.py", "MAPPING = {'/home/me': \n")
+        write(env / SITE / "broken-1.0.dist-info" / "direct_url.json", "{")
+        assert len(relocate(env, OLD)) == 4

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_multihost_env.errors import NotReady
 from pytest_multihost_env.provision.builders import VenvBuilder
 from pytest_multihost_env.provision.copy import copy_tree
 
@@ -106,6 +107,13 @@ def test_fingerprint_follows_the_interpreter_behind_the_link(source: Path, speci
     before = VenvBuilder().fingerprint(source)
     python.write_bytes(b"upgraded")
     assert VenvBuilder().fingerprint(source) != before
+
+
+def test_what_vanishes_is_named(source: Path) -> None:
+    shutil.rmtree(source)
+    with pytest.raises(NotReady, match="looking through the source failed: No such file") as caught:
+        VenvBuilder().fingerprint(source)
+    assert caught.value.where == str(source)
 
 
 def test_a_copy_has_the_fingerprint_of_its_source(source: Path, special: Path) -> None:

@@ -7,6 +7,7 @@ import operator
 import os
 from pathlib import Path
 
+from pytest_multihost_env.provision import mishaps
 from pytest_multihost_env.provision.copy import copy_tree
 from pytest_multihost_env.provision.pyvenv import read
 
@@ -50,17 +51,8 @@ class VenvBuilder:
         Names, types, modes, sizes, times and link targets count, contents do not: a walk costs microseconds per
         file.  Bytecode is left out, since merely importing a module writes it.
         """
-        digest = hashlib.sha256()
-        stack = [(str(source), "")]
-        while stack:
-            path, prefix = stack.pop()
-            records, below = _directory(path, prefix)
-            digest.update(records.encode("utf-8", "surrogateescape"))
-            stack.extend(reversed(below))
-        python = os.path.realpath(source / "bin" / "python")
-        status = os.stat(python)  # noqa: PTH116
-        digest.update(f"{python}\0{status.st_size}\0{status.st_mtime_ns}".encode("utf-8", "surrogateescape"))
-        return digest.hexdigest()
+        with mishaps.named("looking through the source"):
+            return _fingerprint(source)
 
     def build(self, source: Path, destination: Path) -> None:
         """Copy `source` to `destination`; the interpreter may still lie outside (`bundle`) and paths be old.
@@ -69,6 +61,20 @@ class VenvBuilder:
             NotReady: Something could not be copied; `destination` is then removed.
         """
         copy_tree(source, destination)
+
+
+def _fingerprint(source: Path) -> str:
+    digest = hashlib.sha256()
+    stack = [(str(source), "")]
+    while stack:
+        path, prefix = stack.pop()
+        records, below = _directory(path, prefix)
+        digest.update(records.encode("utf-8", "surrogateescape"))
+        stack.extend(reversed(below))
+    python = os.path.realpath(source / "bin" / "python")
+    status = os.stat(python)  # noqa: PTH116
+    digest.update(f"{python}\0{status.st_size}\0{status.st_mtime_ns}".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
 
 
 def _directory(path: str, prefix: str) -> tuple[str, list[tuple[str, str]]]:
