@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 from typing import Any
 
+import click
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
@@ -64,8 +67,30 @@ class ProfilesDirective(SphinxDirective):
         return self.parse_text_to_nodes("\n".join(line for one in PROFILES.values() for line in _profile(one)))
 
 
+def command_group() -> str | None:
+    """Return the command as sphinx-click finds it, `module:name`; None when this version has none."""
+    name = "pytest_multihost_env.cli"
+    if importlib.util.find_spec(name) is None:
+        return None
+    found = vars(importlib.import_module(name))
+    return next(f"{name}:{key}" for key, value in found.items() if isinstance(value, click.Group))
+
+
+class CommandDirective(SphinxDirective):
+    """Print every subcommand with its options, from the real parser."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return sphinx-click's sections."""
+        group = command_group()
+        if group is None:
+            return self.parse_text_to_nodes("This version does not have it yet.")
+        lines = ["```{eval-rst}", f".. click:: {group}", "   :prog: multihost-env", "   :nested: full", "```"]
+        return self.parse_text_to_nodes("\n".join(lines), allow_section_headings=True)
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the directives."""
     app.add_directive("multihost-settings", SettingsDirective)
     app.add_directive("multihost-profiles", ProfilesDirective)
+    app.add_directive("multihost-command", CommandDirective)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -14,12 +14,14 @@ is a virtual environment with NumPy, mpi4py and Open MPI.
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
 from pytest_multihost_env.config.table import SETTINGS
@@ -170,6 +172,16 @@ def test_shown_settings_exist(page: Path) -> None:
     known = {setting.option for setting in SETTINGS if setting.everywhere}
     shown = set(re.findall(r"--multihost-[a-z]+(?:-[a-z]+)*", page.read_text(encoding="utf-8")))
     assert shown - known - {"--multihost-NAME"} == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
+def test_shown_commands_exist(page: Path) -> None:
+    shown = re.findall(r"(?:^|[`/( ])multihost-env +([a-z]+)", page.read_text(encoding="utf-8"), re.MULTILINE)
+    if not shown:
+        return
+    cli = importlib.import_module("pytest_multihost_env.cli")
+    known = next(set(value.commands) for value in vars(cli).values() if isinstance(value, click.Group))
+    assert set(shown) - known == set()
 
 
 def test_the_exit_codes_of_all_errors_are_on_the_page() -> None:
