@@ -93,28 +93,33 @@ def _look(request: ProvisionRequest, notify: Notify, recipe: Recipe | None) -> t
 
 
 def _contend(job: Job) -> Generation:
+    """Build, or wait for the one who does, until something stands."""
     job.slot.make()
     target.trusted_path(job.slot.lease, job.request.owners)
-    old_failures = job.slot.failures()  # of earlier runs: they do not keep this one from trying
     chair = Chair(job.slot.path, job.notify)
     lease = Lease(job.slot.lease, ttl=job.request.ttl, beat=job.request.beat)
+    with _terminable():
+        try:
+            return _until_done(job, chair, lease)
+        except Damaged as damage:
+            raise NotReady(f"what was just published is damaged: {damage}", hint="provision again") from None
+        finally:
+            lease.release()
+            chair.leave()
+
+
+def _until_done(job: Job, chair: Chair, lease: Lease) -> Generation:
+    old_failures = job.slot.failures()  # of earlier runs: they do not keep this one from trying
     waiting = Waiting(job.place.target, lease, job.request.timeout, job.notify)
     doubt = _Doubt(job.notify)
-    try:
-        with _terminable():
-            while True:
-                done = _outcome(job, old_failures)
-                if done is None and chair.take() and doubt.claims(lease):
-                    # Somebody may have finished between the look and the claim.
-                    done = _outcome(job, old_failures) or build(job, lease)
-                if done is not None:
-                    return done
-                waiting.pause()
-    except Damaged as damage:
-        raise NotReady(f"what was just published is damaged: {damage}", hint="provision again") from None
-    finally:
-        lease.release()
-        chair.leave()
+    while True:
+        done = _outcome(job, old_failures)
+        if done is None and chair.take() and doubt.claims(lease):
+            # Somebody may have finished between the look and the claim.
+            done = _outcome(job, old_failures) or build(job, lease)
+        if done is not None:
+            return done
+        waiting.pause()
 
 
 def _outcome(job: Job, old_failures: frozenset[str]) -> Generation | None:

@@ -81,7 +81,8 @@ class Slot:
             missing = [path for path in self.place.home.parents if not path.exists()]
             ours = (self.place.home, self.place.store, self.path, self.attempts, self.lease)
             for path in (*reversed(missing), *ours):
-                path.mkdir(mode=0o755, exist_ok=True)  # whatever the umask: others must not write here
+                with contextlib.suppress(FileExistsError):  # "is it there?" would be answered from a stale cache
+                    path.mkdir(mode=0o755)  # whatever the umask: others must not write here
                 if path.is_symlink():
                     raise NotReady(f"{path} is a symlink", expected="a directory that this package made")
         except OSError as error:

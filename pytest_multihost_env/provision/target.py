@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import stat
 from collections.abc import Collection, Iterator
@@ -148,7 +149,7 @@ def require_space(place: Place) -> None:
     where = nearest(place.target.parent)
     status = os.statvfs(where)
     free, needed = status.f_bavail * status.f_frsize, int(_size(place.source) * MARGIN)
-    if free < needed:
+    if status.f_blocks and free < needed:  # a file system without a size (FUSE may have none) cannot be judged
         raise NotReady(
             f"{place.source} needs {_readable(needed)} and the file system of {where} has {_readable(free)} free",
             where=str(place.target),
@@ -218,7 +219,7 @@ def _components(path: Path) -> Iterator[tuple[Path, os.stat_result]]:
             here = here.parent
             continue
         step = here / name
-        status = step.lstat()
+        status = files.settled(step.lstat, {errno.ESTALE})
         yield step, status
         if not stat.S_ISLNK(status.st_mode):
             here = step

@@ -207,6 +207,7 @@ def test_an_interrupted_builder_takes_its_tree_away(crew: Crew, number: signal.S
     builder.communicate(timeout=LIMIT)
     assert builder.returncode == -number
     assert not list((crew.slot / "att").iterdir())
+    assert "r00000001" in files.names(crew.slot / "lease")
     assert not crew.target.is_symlink()
     assert answer(crew.start())["reused"] is False
 
