@@ -13,12 +13,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
 
 from tests.testbed import fixtures, linux, state
 from tests.testbed.bed import Testbed
-from tests.testbed.client import CHECKOUT, refusal
+from tests.testbed.client import CHECKOUT, python_environment, refusal
 
 SPECIAL = "it's #1 \N{LATIN SMALL LETTER U WITH DIAERESIS}"
 QUICK = ["ssh", "-o", "ConnectTimeout=1"]
@@ -26,6 +27,17 @@ QUICK = ["ssh", "-o", "ConnectTimeout=1"]
 
 def ssh(bed: Testbed, origin: str, target: str, user: str | None = None) -> subprocess.CompletedProcess[str]:
     return bed.run(origin, [*QUICK, target, "hostname; whoami"], user=user, timeout=30)
+
+
+@contextmanager
+def started(bed: Testbed, host: str, script: str, **options: Any) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
+    """Run a shell's script on a host as long as the block lasts; yield the process and its output."""
+    with bed.popen(host, ["sh", "-c", script], stdout=subprocess.PIPE, **options) as process:
+        assert process.stdout is not None
+        try:
+            yield process, process.stdout
+        finally:
+            process.kill()
 
 
 def reaches(bed: Testbed, origin: str, target: str) -> bool:
@@ -103,6 +115,8 @@ class TestRun:
         assert names == {"PATH", "HOME", "SHELL", "LANG", "USER", "LOGNAME"}
         listing = bed.run("n1", ["ls", "/proc/self/fd"]).stdout.split()
         assert listing == ["0", "1", "2", "3"]
+        signals = bed.run("n1", ["grep", "-E", "SigIgn|SigBlk", "/proc/self/status"]).stdout.split()
+        assert signals == ["SigBlk:", "0" * 16, "SigIgn:", "0" * 16]
 
     def test_tells_how_the_command_ended(self, bed: Testbed) -> None:
         assert bed.run("n1", ["sh", "-c", "kill -9 $$"]).returncode == -signal.SIGKILL
@@ -121,31 +135,26 @@ class TestRun:
         assert bed.processes("n2", "sleep 1000") == []
 
     def test_signals_reach_the_command(self, bed: Testbed) -> None:
-        command = ["sh", "-c", "trap 'echo heard; exit 5' USR1; echo ready; while :; do sleep 0.01; done"]
-        with bed.popen("n1", command, stdout=subprocess.PIPE) as process:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
+        script = "trap 'echo heard; exit 5' USR1; echo ready; while :; do sleep 0.01; done"
+        with started(bed, "n1", script) as (process, output):
+            assert output.readline() == "ready\n"
             process.send_signal(signal.SIGUSR1)
-            assert process.stdout.read() == "heard\n"
-        assert process.returncode == 5
+            assert output.read() == "heard\n"
+            assert process.wait() == 5
 
     def test_kill_reaches_everything(self, bed: Testbed) -> None:
-        with bed.popen("n1", ["sh", "-c", "sleep 10004 & echo ready; wait"], stdout=subprocess.PIPE) as process:
-            assert process.stdout is not None
-            process.stdout.readline()
+        with started(bed, "n1", "sleep 10004 & echo ready; wait") as (process, output):
+            output.readline()
             process.kill()
-            assert process.stdout.read() == ""
+            assert output.read() == ""
         assert bed.processes("n1", "sleep 10004") == []
 
     def test_processes_are_found_by_arguments_and_environment_as_the_host_numbers_them(self, bed: Testbed) -> None:
-        with bed.popen("n2", ["sh", "-c", "echo $$; exec sleep 10005"], env={"M": "mark"}, stdout=-1) as process:
-            assert process.stdout is not None
-            pid = int(process.stdout.readline())
-            _until(lambda: bed.processes("n2", "sleep 10005"))
-            assert bed.processes("n2", "sleep 10005") == [(pid, "sleep 10005")]
+        with started(bed, "n2", "echo $$; exec sleep 10005", env={"M": "mark"}) as (_, output):
+            pid = int(output.readline())
+            _until(lambda: bed.processes("n2", "sleep 10005") == [(pid, "sleep 10005")])
             assert bed.processes("n2", "M=mark") == [(pid, "sleep 10005")]
             assert bed.processes("n1", "M=mark") == []
-            process.kill()
 
 
 class TestFaults:
@@ -179,9 +188,9 @@ class TestFaults:
     def test_an_open_connection_sees_the_end_of_processes_but_not_of_power(
         self, bed: Testbed, name: str, hangs: bool
     ) -> None:
-        with bed.popen("n1", ["ssh", "n3", "echo ready; sleep 10006"], stdout=-1, stderr=-1) as client:
-            assert client.stdout is not None
-            assert client.stdout.readline() == "ready\n"
+        login = "exec ssh n3 'echo ready; sleep 10006' 2>&1"
+        with started(bed, "n1", login) as (client, output):
+            assert output.readline() == "ready\n"
             with _fault(bed, name, "n3"):
                 assert bed.processes("n3") == []
                 with pytest.raises(OSError, match="n3 is down"):
@@ -193,7 +202,6 @@ class TestFaults:
                 else:
                     assert not hangs
                     assert client.returncode == 255
-            client.kill()
 
     def test_a_host_comes_back_empty_and_as_another_boot(self, bed: Testbed) -> None:
         boot = ["cat", "/proc/sys/kernel/random/boot_id"]
@@ -205,18 +213,14 @@ class TestFaults:
         assert bed.run("n3", boot, check=True).stdout != before
 
     def test_a_frozen_host_runs_nothing_and_goes_on_after(self, bed: Testbed) -> None:
-        script = "while :; do echo tick; sleep 0.01; done"
-        with bed.popen("n3", ["sh", "-c", script], stdout=-1) as clock:
-            assert clock.stdout is not None
-            clock.stdout.readline()
+        with started(bed, "n3", "while :; do echo tick; sleep 0.01; done") as (clock, output):
+            output.readline()
             with bed.faults.freeze("n3"):
                 with pytest.raises(subprocess.TimeoutExpired):
                     bed.run("n3", ["true"], timeout=0.5)
                 states = {linux.stat_fields(pid)[0] for pid in _all_of_host(clock)}
                 assert states <= {"T", "D"}
-            assert clock.stdout.readline() == "tick\n"
-            clock.kill()
-            clock.stdout.read()
+            assert output.readline() == "tick\n"
 
     def test_hide(self, bed: Testbed, place: Path) -> None:
         (place / "x").touch()
@@ -366,7 +370,8 @@ def _traces() -> dict[str, str]:
     """Return all of this machine that a testbed could leave changed."""
     listings = {}
     for command in ("ip -o link", "ip route", "ip netns", "nft list ruleset"):
-        listings[command] = subprocess.run(command.split(), capture_output=True, text=True).stdout
+        done = subprocess.run(command.split(), capture_output=True, text=True, env=python_environment())
+        listings[command] = done.stdout
     base = state.base_directory(os.geteuid())
     alive = sorted(path.name for path in base.iterdir()) if base.exists() else []
     return listings | {"passwd": Path("/etc/passwd").read_text(), "beds": " ".join({*alive} - {"lock"})}
@@ -385,10 +390,36 @@ class TestFaces:
         monkeypatch.setattr("tests.testbed.client.python_environment", lambda: {"PATH": "/nowhere"})
         assert refusal(rootless=False) == "ip is missing: install the package iproute2"
 
-    def test_that_is_a_skip_or_where_required_a_failure(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.delenv(fixtures.REQUIRE, raising=False)
-        with pytest.raises(pytest.skip.Exception, match="no testbed: no moon"):
-            fixtures.skip_or_fail("no moon")
-        monkeypatch.setenv(fixtures.REQUIRE, "require")
-        with pytest.raises(pytest.fail.Exception, match="no testbed: no moon"):
-            fixtures.skip_or_fail("no moon")
+    @pytest.mark.parametrize(("wanted", "outcome"), [("", {"skipped": 1}), ("require", {"errors": 1})])
+    def test_that_is_a_skip_or_where_required_an_error(
+        self, inner: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, wanted: str, outcome: dict[str, int]
+    ) -> None:
+        inner.makepyfile("""
+            import tests.testbed.client
+            tests.testbed.client.python_environment = lambda: {"PATH": "/nowhere"}
+            def test_needs_hosts(testbed): pass
+        """)
+        monkeypatch.setenv(fixtures.REQUIRE, wanted)
+        done = inner.runpytest_subprocess("-rsE")
+        done.assert_outcomes(**outcome)
+        done.stdout.fnmatch_lines("*no testbed: ip is missing: install the package iproute2*")
+
+    def test_a_process_left_on_a_host_is_an_error_of_its_test(self, inner: pytest.Pytester) -> None:
+        inner.makepyfile("""
+            def test_leaves(testbed):
+                testbed.run("n2", ["sh", "-c", "sleep 10007 >/dev/null 2>&1 &"])
+            def test_is_innocent(testbed):
+                assert testbed.processes("n2", "sleep 10007") == []
+        """)
+        done = inner.runpytest_subprocess("-m", "testbed")
+        done.assert_outcomes(passed=2, errors=1)
+        done.stdout.fnmatch_lines(["*test_leaves*", "this test leaves processes on the hosts: n2 pid * (sleep 10007)"])
+
+
+@pytest.fixture
+def inner(pytester: pytest.Pytester, testbed: Testbed, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    """A session of its own that knows the fixtures; it asks for ours, so that there is none where there can be none."""
+    pytester.makeconftest('pytest_plugins = ["tests.testbed.fixtures"]')
+    pytester.makeini("[pytest]\nmarkers = testbed\naddopts = -p no:multihost_env -p no:cacheprovider -rE")
+    monkeypatch.setenv("PYTHONPATH", str(CHECKOUT))
+    return pytester

@@ -78,8 +78,9 @@ def _supervise(order: dict[str, Any], alive: int) -> NoReturn:
 
 
 def _become_command(order: dict[str, Any]) -> NoReturn:
-    for name in (signal.SIGPIPE, signal.SIGXFSZ):
-        signal.signal(name, signal.SIG_DFL)
+    for name in signal.valid_signals():
+        if signal.getsignal(name) == signal.SIG_IGN:  # by Python, or by who started us
+            signal.signal(name, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _WATCHED)
     try:
         os.setgroups([order["gid"]])

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from tests.testbed import files, linux, state
 from tests.testbed.host import HostPlan, become
@@ -47,7 +47,6 @@ class Keeper:
         self.root: Path | None = None
         self.plans: dict[str, HostPlan] = {}
         self.running: dict[str, _Running] = {}
-        self.own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
 
     def do_open(self, request: dict[str, Any]) -> dict[str, Any]:
         """Claim a place, write the common files, make the switch."""
@@ -99,18 +98,17 @@ class Keeper:
         tell_end, tell = os.pipe()
         go, go_end = os.pipe()
         log = os.open(f"{self.root}/log/{name}", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        linux.unshare(linux.NEW_PID)
-        child = os.fork()
-        if not child:
+
+        def be_host() -> NoReturn:
             for number in (1, 2):
                 os.dup2(log, number)
             _close_all_but({0, 1, 2, tell, go})
             become(self.plans[name], tell, go)
-        # Else only the first fork would make a new pid namespace: unshare(2) refuses a second time.
-        linux.join(self.own_pids, linux.NEW_PID)
+
+        init = _fork_first_process(be_host)
         for descriptor in (tell, go, log):
             os.close(descriptor)
-        self.running[name] = _Running(child, linux.start_time(child) or "", -1)
+        self.running[name] = _Running(init, linux.start_time(init) or "", -1)
         return tell_end, go_end
 
     def _forget(self, name: str) -> None:
@@ -193,6 +191,33 @@ class Keeper:
             shutil.rmtree(self.root, ignore_errors=True)
 
 
+def _fork_first_process(main: Callable[[], NoReturn]) -> int:
+    """Run `main` as the first process of a new pid namespace, as a child of ours, and return its pid.
+
+    A process can make such a namespace once only, so another one does it and ends; we adopt its child.
+    """
+    heard, say = os.pipe()
+    helper = os.fork()
+    if not helper:
+        try:
+            linux.unshare(linux.NEW_PID)
+            init = os.fork()
+            if not init:
+                main()
+            os.write(say, str(init).encode())
+        except OSError as error:
+            os.write(say, str(error).encode())
+        finally:
+            os._exit(0)
+    os.close(say)
+    os.waitpid(helper, 0)
+    answer = os.read(heard, 4096).decode()
+    os.close(heard)
+    if not answer.isdigit():
+        raise OSError(answer)
+    return int(answer)
+
+
 def _stands_still(pid: int, told: set[int]) -> bool:
     """Say whether a process is stopped, or will be before it runs again.
 
@@ -260,6 +285,7 @@ def serve(channel: socket.socket) -> None:
         stream = channel.makefile("r", encoding="utf-8")
         first = json.loads(stream.readline())
         watch = _watch(first["owner"], first["owner_start"])
+        linux.adopt_orphans()
         linux.unshare(linux.NEW_NET)
         request, both = first, (channel.fileno(), watch)
         while request["do"] != "close":
