@@ -86,11 +86,20 @@ class Placement:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Command:
-    """A process to start: its arguments, what it adds to the environment, and what it reads on stdin."""
+    """A process to start.
+
+    Attributes:
+        argv: Its arguments.
+        env: What it adds to the environment; what the user has set under the same name wins.
+        stdin: What it reads there, or None.
+        scripts: Shell scripts that it needs while it runs, at a path without blanks: that path takes the place of
+            `{name}` in the values of `env`.
+    """
 
     argv: tuple[str, ...]
-    env: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    stdin: str | None = None
+    env: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
+    stdin: str | None = dataclasses.field(default=None, repr=False)
+    scripts: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -132,7 +141,7 @@ class LaunchSpec:
     executable: str
     version: tuple[int, ...]
     forward: tuple[str, ...]
-    secret: str
+    secret: str = dataclasses.field(repr=False)
     secret_name: str
     extra_args: tuple[str, ...] = ()
     local_only: bool = True
@@ -152,7 +161,7 @@ class Variable:
     """
 
     name: str
-    value: str | None
+    value: str | None = dataclasses.field(repr=False)
     status: str
     rule: str
     origin: str

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from pytest_multihost_env import environ, hosts
 from pytest_multihost_env.config import Settings
@@ -67,14 +68,18 @@ class Plan:
         """Return what a person wants to see before the first test, a line for each thing."""
         lines = []
         if generation := self.facts.generation:
-            added = f"; added {', '.join(generation.added)}" if generation.added else ""
             made = "reused" if generation.reused else f"built in {generation.seconds:.1f} s"
-            lines.append(f"environment {generation.path} ({made} from {self.facts.source}{added})")
-        hosts_text = ", ".join(f"{host.name}:{host.slots}" for host in self.allocation.hosts[:16])
-        more = len(self.allocation.hosts) - 16
-        lines.append(f"hosts {hosts_text}{f' and {more} more' if more > 0 else ''} (from {self.allocation.source})")
-        lines.append(f"launcher {self._launcher_text()}")
+            lines.append(f"environment {self._short(generation.path)} ({made}, from {self._short(self.facts.source)})")
+            if generation.added:
+                lines.append(f"added to it: {_few(generation.added, 3)}")
+        names = [f"{host.name}:{host.slots}" for host in self.allocation.hosts]
+        lines.append(f"hosts {_few(names, 16)} (from {self.allocation.source}), launcher {self._launcher_text()}")
         return lines
+
+    def _short(self, path: str | Path) -> str:
+        """Relative to the working directory where that is shorter to read."""
+        path = Path(path)
+        return str(path.relative_to(self.facts.cwd)) if path.is_relative_to(self.facts.cwd) else str(path)
 
     def rows(self) -> list[tuple[str, str, str]]:
         """Return `(what, value, who decided)` for the plan as a table."""
@@ -94,7 +99,11 @@ class Plan:
 
     def _launcher_text(self) -> str:
         version = ".".join(map(str, self.program.version))
-        return " ".join(part for part in (self.program.launcher.name, version, self.program.executable) if part)
+        executable = self.program.executable
+        own = self.facts.prefix / "bin"
+        where = f"bin/{Path(executable).name} of the environment" if Path(executable).parent == own else executable
+        parts = (self.program.launcher.name, version, f"({where})" if executable else "")
+        return " ".join(part for part in parts if part)
 
     def _describe(self, shape: Shape) -> tuple[str, ...]:
         job = self._job(place(shape, self.allocation))
@@ -197,6 +206,11 @@ class Plan:
             where=", ".join(bad),
             hint="make the host reachable without a password, or leave it out with --multihost-hosts",
         )
+
+
+def _few(items: Sequence[str], most: int) -> str:
+    more = len(items) - most
+    return ", ".join(items[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def _one_each(names: tuple[str, ...]) -> Placement:

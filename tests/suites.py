@@ -13,7 +13,7 @@ from pathlib import Path
 LIMIT = 100.0
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Outcome:
     """How a suite ended: exit code, what was printed, and each test's outcome by name."""
 
@@ -22,7 +22,7 @@ class Outcome:
     tests: Mapping[str, str]
     messages: Mapping[str, str]
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return f"exit code {self.code}\n{self.text}"
 
 
@@ -60,10 +60,11 @@ def run(python: Path, directory: Path, *args: str, env: Mapping[str, str] | None
         text=True,
         errors="replace",
     )
-    return Outcome(done.returncode, done.stdout, *_read(report))
+    return Outcome(done.returncode, done.stdout, *read(report))
 
 
-def _read(report: Path) -> tuple[dict[str, str], dict[str, str]]:
+def read(report: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Return outcome and message of each test by name; a name that JUnit has twice is an error."""
     outcomes: dict[str, str] = {}
     messages: dict[str, str] = {}
     if not report.exists():

@@ -8,6 +8,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import os
 import secrets
 import selectors
 import shlex
@@ -92,6 +93,7 @@ class Job:
         self._listeners = [_listen(address) for address in _addresses(placement, local_only=local_only)]
         self._processes: list[process.Popen] = []
         self._logs: list[IO[bytes]] = []
+        self._scripts: list[IO[str]] = []
         self._pending: collections.deque[tuple[int, wire.Message]] = collections.deque()
         where = ",".join(f"{host}:{port}" for host, port in (s.getsockname()[:2] for s in self._listeners))
         spec = LaunchSpec(
@@ -140,11 +142,10 @@ class Job:
     def _spawn(self, command: Command) -> None:
         log = tempfile.TemporaryFile(prefix="multihost-launcher-")  # noqa: SIM115 - lives as long as the job
         self._logs.append(log)
-        env = {**command.env, **{k: v for k, v in self._environ.items() if k not in command.env}}
-        for name in command.env:
-            # What the user has set in the shell is the user's wish, but for the key of this very job.
-            if name in self._environ and name != bootstrap.KEY_VARIABLE:
-                env[name] = self._environ[name]
+        scripts = {name: self._script(text) for name, text in command.scripts.items()}
+        env = {name: value.format_map(scripts) if scripts else value for name, value in command.env.items()}
+        # What the user has set in the shell is the user's wish, but for the key of this very job.
+        env |= {name: value for name, value in self._environ.items() if name != bootstrap.KEY_VARIABLE}
         stdin = subprocess.PIPE if command.stdin is not None else subprocess.DEVNULL
         try:
             started = process.start(command.argv, env=env, stdin=stdin, stdout=log, stderr=log)
@@ -159,6 +160,15 @@ class Job:
             with contextlib.suppress(BrokenPipeError):
                 started.stdin.write(command.stdin.encode())
                 started.stdin.close()
+
+    def _script(self, text: str) -> str:
+        """Return a path without blanks under which the launcher finds `text`, as long as this process lives."""
+        number = os.memfd_create("multihost-script", os.MFD_CLOEXEC)
+        file = open(number, "w", encoding="utf-8")  # noqa: SIM115 - lives as long as the job
+        file.write(text)
+        file.flush()
+        self._scripts.append(file)
+        return f"/proc/{os.getpid()}/fd/{number}"
 
     def _check_start(self, *, late: bool, limit: float) -> None:
         codes = [proc.poll() for proc in self._processes]
@@ -294,8 +304,8 @@ class Job:
         for proc in self._processes:
             _end(proc)
         said = self.launcher_output()
-        for log in self._logs:
-            log.close()
+        for file in (*self._logs, *self._scripts):
+            file.close()
         self._selector.close()
         return said
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shlex
+from pathlib import Path
 
 from pytest_multihost_env.launch.flags import SSH_OPTIONS, host_counts
 from pytest_multihost_env.model import Command, LaunchSpec, Traits
@@ -31,10 +33,17 @@ class OpenMPI:
         for name in (spec.secret_name, *spec.forward):
             argv += ["-x", name]
         argv += [*spec.extra_args, *spec.program]
-        return (Command(tuple(argv), {spec.secret_name: spec.secret, **self._environ(spec)}),)
+        prefix = str(Path(spec.executable).parent.parent)
+        scripts = {} if spec.local_only or shlex.quote(prefix) == prefix else {"agent": _quoting_agent(spec, prefix)}
+        env = {spec.secret_name: spec.secret, **self._environ(spec)}
+        if scripts:
+            # With its own tree of logins the far hosts would need the script too.
+            env |= {f"{_mca(spec)}plm_{_ssh(spec)}_agent": "/bin/sh {agent}"}
+            env |= {f"{_mca(spec)}plm_{_ssh(spec)}_no_tree_spawn": "1"}
+        return (Command(tuple(argv), env, scripts=scripts),)
 
     def _environ(self, spec: LaunchSpec) -> dict[str, str]:
-        five = not spec.version or spec.version >= (5,)
+        five = _is_five(spec)
         env = {
             # Without it MPI_Init of Open MPI 5 sleeps for a second; 4.1 knows the same transport by another name.
             "OMPI_MCA_btl": "self,sm,tcp" if five else "self,vader,tcp",
@@ -44,8 +53,7 @@ class OpenMPI:
         if spec.as_root:
             env |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
         if not spec.local_only:
-            prefix = "PRTE_MCA_" if five else "OMPI_MCA_"
-            env[f"{prefix}plm_ssh_args" if five else f"{prefix}plm_rsh_args"] = " ".join(SSH_OPTIONS)
+            env[f"{_mca(spec)}plm_{_ssh(spec)}_args"] = " ".join(SSH_OPTIONS)
             if five:
                 env |= {
                     "PRTE_MCA_prte_keepalive_time": "5",
@@ -54,3 +62,25 @@ class OpenMPI:
                     "PRTE_MCA_oob_tcp_keepalive_probes": "3",
                 }
         return env
+
+
+def _is_five(spec: LaunchSpec) -> bool:
+    return not spec.version or spec.version >= (5,)
+
+
+def _mca(spec: LaunchSpec) -> str:
+    """Prefix of the variables that set parameters of the run-time; PRRTE took it over from Open MPI in 5."""
+    return "PRTE_MCA_" if _is_five(spec) else "OMPI_MCA_"
+
+
+def _ssh(spec: LaunchSpec) -> str:
+    return "ssh" if _is_five(spec) else "rsh"
+
+
+def _quoting_agent(spec: LaunchSpec, prefix: str) -> str:
+    """Return a script that calls ssh with the installation's path quoted: mpirun writes it as it is, blanks and all."""
+    code = (
+        "import os, shlex, sys; prefix, *args = sys.argv[1:]; "
+        "os.execvp('ssh', ['ssh', *(arg.replace(prefix, shlex.quote(prefix)) for arg in args)])"
+    )
+    return f'exec {shlex.join([spec.program[0], "-P", "-c", code, prefix])} "$@"\n'

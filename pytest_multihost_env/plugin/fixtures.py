@@ -32,7 +32,7 @@ class Multihost:
     host: str
     hosts: tuple[str, ...]
     local_rank: int
-    env: dict[str, str]
+    env: dict[str, str] = dataclasses.field(repr=False)
 
 
 @pytest.fixture

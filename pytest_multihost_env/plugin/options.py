@@ -33,7 +33,8 @@ def _arguments(setting: Setting) -> dict[str, Any]:
 
 def given(config: pytest.Config) -> tuple[dict[str, object], dict[str, object]]:
     """Return what was given as options and as ini values, by setting name."""
-    namespace = config.known_args_namespace if not hasattr(config.option, "multihost_venv") else config.option
+    # Complete for our options as soon as this plugin is loaded, which `config.option` is not before the conftests are.
+    namespace = config.known_args_namespace
     options = {s.name: getattr(namespace, s.ini, None) for s in SETTINGS if s.everywhere}
     ini = {s.name: config.getini(s.ini) for s in SETTINGS}
     return options, {name: value for name, value in ini.items() if value not in (None, "", [])}

@@ -169,6 +169,11 @@ class Ranks:
     def _show(self, place: Place, text: str) -> None:
         """Print whole lines, each with the rank that wrote it; the rest waits for its end."""
         *lines, self._unfinished[place] = (self._unfinished.get(place, "") + text).split("\n")
+        if not lines:
+            return
+        reporter = self._config.pluginmanager.getplugin("terminalreporter")
+        if reporter is not None:
+            reporter.ensure_newline()
         out = sys.__stdout__ or sys.stdout
         out.write("".join(f"[{place.rank}@{place.host}] {line}\n" for line in lines))
         out.flush()
