@@ -16,28 +16,15 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
 from tests.testbed import files, linux, state
 from tests.testbed.host import HostPlan, become
-
-_READY_LIMIT = 20.0
-_FREEZE_LIMIT = 5.0
-
-
-@dataclass
-class _Running:
-    """A host that was booted: its first process, and its network, which outlives a mere kill of the processes."""
-
-    init: int
-    start: str
-    network: int
-    up: bool = True
+from tests.testbed.power import Running, close_all_but, end, expect, fork_first_process, stop_all
 
 
 class Keeper:
@@ -46,7 +33,7 @@ class Keeper:
     def __init__(self) -> None:
         self.root: Path | None = None
         self.plans: dict[str, HostPlan] = {}
-        self.running: dict[str, _Running] = {}
+        self.running: dict[str, Running] = {}
 
     def do_open(self, request: dict[str, Any]) -> dict[str, Any]:
         """Claim a place, write the common files, make the switch."""
@@ -79,7 +66,7 @@ class Keeper:
         pending = {name: self._fork_host(name) for name in names}
         commands = []
         for name in names:
-            _expect(name, pending[name], "namespaces")
+            expect(name, pending[name], "namespaces")
             commands.append(f"link add {_port(name)} type veth peer name eth0 netns {self.running[name].init}")
             commands.append(f"link set {_port(name)} master br0 up")
         for name in names:
@@ -89,7 +76,7 @@ class Keeper:
             os.write(go, b"\n")
             os.close(go)
         for name, (tell, _) in pending.items():
-            _expect(name, (tell, -1), "ready")
+            expect(name, (tell, -1), "ready")
             os.close(tell)
         return {"running": {name: [one.init, one.start] for name, one in self.running.items() if one.up}}
 
@@ -102,20 +89,20 @@ class Keeper:
         def be_host() -> NoReturn:
             for number in (1, 2):
                 os.dup2(log, number)
-            _close_all_but({0, 1, 2, tell, go})
+            close_all_but({0, 1, 2, tell, go})
             become(self.plans[name], tell, go)
 
-        init = _fork_first_process(be_host)
+        init = fork_first_process(be_host)
         for descriptor in (tell, go, log):
             os.close(descriptor)
-        self.running[name] = _Running(init, linux.start_time(init) or "", -1)
+        self.running[name] = Running(init, linux.start_time(init) or "", -1)
         return tell_end, go_end
 
     def _forget(self, name: str) -> None:
         """End what is left of an earlier life of the host, its network included."""
         one = self.running.pop(name, None)
         if one is not None:
-            _end(one)
+            end(one)
             if one.network >= 0:
                 os.close(one.network)
             subprocess.run(["ip", "link", "del", _port(name)], capture_output=True)
@@ -123,7 +110,7 @@ class Keeper:
 
     def do_kill(self, request: dict[str, Any]) -> dict[str, Any]:
         """End all processes of a host; its network stack goes on, so that peers see FIN and RST."""
-        _end(self.running[request["host"]])
+        end(self.running[request["host"]])
         return {}
 
     def do_crash(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -145,15 +132,7 @@ class Keeper:
         """Stop every process of a host; its network stack still answers."""
         host = request["host"]
         Path(f"{self.root}/frozen-{host}").touch()
-        limit = time.monotonic() + _FREEZE_LIMIT
-        told: set[int] = set()
-        while moving := [pid for pid in self._processes(host) if not _stands_still(pid, told)]:
-            for pid in moving:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGSTOP)
-            told.update(moving)
-            if time.monotonic() > limit:
-                raise OSError(f"{host} does not freeze: {moving}")
+        stop_all(lambda: self._processes(host))
         return {}
 
     def do_thaw(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -191,42 +170,6 @@ class Keeper:
             shutil.rmtree(self.root, ignore_errors=True)
 
 
-def _fork_first_process(main: Callable[[], NoReturn]) -> int:
-    """Run `main` as the first process of a new pid namespace, as a child of ours, and return its pid.
-
-    A process can make such a namespace once only, so another one does it and ends; we adopt its child.
-    """
-    heard, say = os.pipe()
-    helper = os.fork()
-    if not helper:
-        try:
-            linux.unshare(linux.NEW_PID)
-            init = os.fork()
-            if not init:
-                main()
-            os.write(say, str(init).encode())
-        except OSError as error:
-            os.write(say, str(error).encode())
-        finally:
-            os._exit(0)
-    os.close(say)
-    os.waitpid(helper, 0)
-    answer = os.read(heard, 4096).decode()
-    os.close(heard)
-    if not answer.isdigit():
-        raise OSError(answer)
-    return int(answer)
-
-
-def _stands_still(pid: int, told: set[int]) -> bool:
-    """Say whether a process is stopped, or will be before it runs again.
-
-    One that sleeps in the kernel, such as the parent of an unfinished vfork(2), stops only when it wakes.
-    """
-    state = linux.stat_fields(pid)[:1]
-    return state in ([], ["T"], ["Z"]) or (state == ["D"] and pid in told)
-
-
 def _port(host: str) -> str:
     return f"port-{host}"
 
@@ -235,27 +178,6 @@ def _ip(commands: str) -> None:
     done = subprocess.run(["ip", "-batch", "-"], input=commands, capture_output=True, text=True)
     if done.returncode:
         raise OSError(f"ip: {done.stderr.strip()}")
-
-
-def _end(one: _Running) -> None:
-    """Kill a host's first process, with which the kernel kills all others, and wait until they are gone."""
-    if one.up:
-        os.kill(one.init, signal.SIGKILL)
-        os.waitpid(one.init, 0)
-        one.up = False
-
-
-def _expect(name: str, ends: tuple[int, int], word: str) -> None:
-    ready, _, _ = select.select([ends[0]], [], [], _READY_LIMIT)
-    heard = os.read(ends[0], 4096).decode(errors="replace").strip() if ready else "no answer"
-    if heard != word:
-        raise OSError(f"{name} did not come up: {heard or 'its first process ended'}")
-
-
-def _close_all_but(kept: set[int]) -> None:
-    for descriptor in set(linux.numbers_in("/proc/self/fd")) - kept:
-        with suppress(OSError):
-            os.close(descriptor)
 
 
 def _detach(kept: int) -> None:
@@ -268,7 +190,7 @@ def _detach(kept: int) -> None:
     nothing = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):
         os.dup2(nothing, number)
-    _close_all_but({0, 1, 2, kept})
+    close_all_but({0, 1, 2, kept})
 
 
 def _watch(owner: int, start: str) -> int:
