@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
-from pytest_multihost_env import environ, hosts
+from pytest_multihost_env import environ, hosts, probe, registry
 from pytest_multihost_env.config import Settings
 from pytest_multihost_env.errors import LaunchFailed, MultihostError
 from pytest_multihost_env.launch.job import Job, Program
 from pytest_multihost_env.launch.select import Search, choose
-from pytest_multihost_env.model import Allocation, Completed, Place, Placement, RankEnv, Shape, Variable
+from pytest_multihost_env.model import Allocation, Completed, Generation, Place, Placement, RankEnv, Shape, Variable
 from pytest_multihost_env.placement import place
 from pytest_multihost_env.probe import Facts
 from pytest_multihost_env.registry import Registry
@@ -28,6 +31,8 @@ class Plan:
     settings: Settings
     facts: Facts
     registry: Registry
+    programs: Path | None = None
+    """Where the launchers of an environment are looked up that is still to be made: in its source."""
 
     @functools.cached_property
     def allocation(self) -> Allocation:
@@ -39,7 +44,7 @@ class Plan:
         """The launcher that was chosen."""
         remote = any(not hosts.is_local(name) for name in self.allocation.names)
         search = Search(
-            prefix=self.facts.prefix,
+            prefix=self.programs or self.facts.prefix,
             path=self.facts.environ.get("PATH", ""),
             remote=remote,
             mpi4py=self.facts.mpi4py,
@@ -87,7 +92,7 @@ class Plan:
         rows = [
             ("source", str(settings.venv or "none: the ranks run this Python"), settings.origin("venv")),
             ("target", str(settings.target), settings.origin("target")),
-            ("python", str(self.facts.python), "the generation" if self.facts.generation else "this process"),
+            ("python", str(self.facts.python), self._whose_python()),
         ]
         rows += [(f"host {host.name}", f"{host.slots} slots", self.allocation.source) for host in self.allocation.hosts]
         rows.append(("launcher", self._launcher_text(), settings.origin("launcher")))
@@ -97,10 +102,15 @@ class Plan:
             rows += [("command", line, "the launcher") for line in job]
         return rows
 
+    def _whose_python(self) -> str:
+        if self.facts.generation:
+            return "the generation"
+        return "to be made by provisioning" if self.facts.source else "this process"
+
     def _launcher_text(self) -> str:
         version = ".".join(map(str, self.program.version))
         executable = self.program.executable
-        own = self.facts.prefix / "bin"
+        own = (self.programs or self.facts.prefix) / "bin"
         where = f"bin/{Path(executable).name} of the environment" if Path(executable).parent == own else executable
         parts = (self.program.launcher.name, version, f"({where})" if executable else "")
         return " ".join(part for part in parts if part)
@@ -192,6 +202,13 @@ class Plan:
             answers.setdefault(rank, Completed(spot.host, None, output[rank], "", error=late))
         return {places[rank].host: answers[rank] for rank in sorted(answers)}
 
+    def ask(self, request: Mapping[str, object]) -> dict[str, Completed]:
+        """Have every host of the job take the snapshot that `request` describes (`check.values.request`)."""
+        from pytest_multihost_env.check.values import command
+
+        asked = command(self.facts.python, request)
+        return self.on_every_host(asked.argv, asked.stdin or "")
+
     def why_not(self, error: LaunchFailed) -> LaunchFailed:
         """Return `error` with the hosts that cannot start even one rank named first."""
         if len(self.allocation.hosts) == 1:
@@ -206,6 +223,54 @@ class Plan:
             where=", ".join(bad),
             hint="make the host reachable without a password, or leave it out with --multihost-hosts",
         )
+
+
+def make(settings: Settings) -> Plan:
+    """Return the plan for this process as it is: in the environment that it was started in or re-executed into."""
+    return Plan(settings, probe.take(), registry.load())
+
+
+def foreseen(settings: Settings) -> Plan:
+    """Return the plan as it will be once `settings.venv` is provisioned; nothing is provisioned.
+
+    Raises:
+        UsageProblem: The source or the target cannot be.
+    """
+    now = make(settings)
+    if settings.venv is None or now.facts.generation is not None:
+        return now
+    from pytest_multihost_env.provision import ProvisionRequest, preview
+
+    found = preview(ProvisionRequest(source=settings.venv, target=settings.target))
+    if isinstance(found, Generation):
+        return dataclasses.replace(now, facts=probe.take({**os.environ, **probe.announce(found, settings.venv)}))
+    # Its name is made up by whoever builds it; until then the source shows which programs it will have.
+    prefix = found / "..."
+    facts = dataclasses.replace(
+        now.facts,
+        prefix=prefix,
+        python=prefix / "bin" / "python",
+        source=str(settings.venv),
+        mpi4py=probe.has_mpi4py(settings.venv),
+    )
+    return dataclasses.replace(now, facts=facts, programs=settings.venv)
+
+
+def runs_inside(generation: Generation) -> bool:
+    """Return whether this process runs in `generation`."""
+    return generation.path.exists() and generation.path.samefile(sys.prefix)
+
+
+def become(prefix: Path, arguments: Sequence[str]) -> NoReturn:
+    """Replace this process by the interpreter of the environment `prefix`, with these arguments."""
+    python = str(prefix / "bin" / "python")
+    env = {name: value for name, value in os.environ.items() if name not in {"PYTHONHOME", "PYTEST_VERSION"}}
+    env["VIRTUAL_ENV"] = str(prefix)
+    env["PATH"] = os.pathsep.join([str(prefix / "bin"), env.get("PATH", os.defpath)])
+    env["PYTHONNOUSERSITE"] = "1"
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execve(python, [python, *arguments], env)  # noqa: S606 - becoming another program is the purpose
 
 
 def _few(items: Sequence[str], most: int) -> str:

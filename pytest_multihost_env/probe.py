@@ -60,8 +60,13 @@ def take(environ: Mapping[str, str] | None = None) -> Facts:
         python=generation.python if generation else Path(sys.executable),
         generation=generation,
         source=source,
-        mpi4py=importlib.util.find_spec("mpi4py") is not None if inside else any(prefix.glob("lib/*/*/mpi4py")),
+        mpi4py=importlib.util.find_spec("mpi4py") is not None if inside else has_mpi4py(prefix),
     )
+
+
+def has_mpi4py(prefix: Path) -> bool:
+    """Return whether mpi4py is installed in the environment `prefix`, which this process does not run in."""
+    return any(prefix.glob("lib/*/*/mpi4py"))
 
 
 def announce(generation: Generation, source: Path) -> dict[str, str]:

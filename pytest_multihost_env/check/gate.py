@@ -27,14 +27,23 @@ def failure(level: str, run: Run) -> str:
     Raises:
         UsageProblem: There is no such level, or no host.
     """
+    return "\n\n".join(explain(what, found) for what, found in findings(level, run) if not found.passed)
+
+
+def findings(level: str, run: Run) -> list[tuple[str, Findings]]:
+    """Return what the checks of `level` found, each under its name (`imports`, `drift`); good or bad.
+
+    Raises:
+        UsageProblem: As in `failure`.
+    """
     if level not in LEVELS:
         raise UsageProblem(f"{level!r} is no level of checks", expected=", ".join(LEVELS), hint="choose one of these")
     if level == "off":
-        return ""
-    texts = [_told("imports", _smoke(run))]
+        return []
+    found = [("imports", _smoke(run))]
     if level in ("drift", "strict"):
-        texts.append(_told("drift", _drift(run, STRICTEST if level == "strict" else DEFAULT)))
-    return "\n\n".join(filter(None, texts))
+        found.append(("drift", _drift(run, STRICTEST if level == "strict" else DEFAULT)))
+    return found
 
 
 def _smoke(run: Run) -> Findings:
@@ -45,7 +54,3 @@ def _smoke(run: Run) -> Findings:
 def _drift(run: Run, policy: Policy) -> Findings:
     answers = {host: understood(done) for host, done in run(request()).items()}
     return compare(answers, policy=policy)
-
-
-def _told(what: str, findings: Findings) -> str:
-    return "" if findings.passed else explain(what, findings)

@@ -14,6 +14,7 @@ __all__ = [
     "drift_check",
     "multihost",
     "pytest_addoption",
+    "pytest_cmdline_main",
     "pytest_configure",
     "pytest_generate_tests",
     "pytest_load_initial_conftests",
@@ -39,6 +40,16 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
 
         change_over(early_config)
     return (yield)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> int | None:
+    """Print the plan and stop, when asked to; here, since the controller is there only from `pytest_configure` on."""
+    if not in_use(config):
+        return None
+    from pytest_multihost_env.plugin import session
+
+    return session.print_plan(config)
 
 
 def pytest_configure(config: pytest.Config) -> None:

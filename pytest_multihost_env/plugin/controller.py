@@ -57,19 +57,6 @@ class Controller:
 
     # Plan and checks ------------------------------------------------------------------------------------------------
 
-    def pytest_cmdline_main(self, config: pytest.Config) -> int | None:
-        """Print the plan and stop, when asked to."""
-        if not config.getoption("multihost_dry_run", default=None):
-            return None
-        from pytest_multihost_env.report import text
-
-        try:
-            plan = sessions.of(config).plan
-            print(text.plan(plan.rows()))
-        except MultihostError as error:
-            raise sessions.usage(error) from None
-        return 0
-
     def pytest_report_header(self, config: pytest.Config) -> list[str]:
         """Say which environment this is and which hosts and launcher there are, when any of it was asked for."""
         state = sessions.of(config)

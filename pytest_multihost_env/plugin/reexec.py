@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -42,22 +43,17 @@ def change_over(config: pytest.Config) -> None:
 
 
 def _is_inside(source: Path) -> bool:
-    from pytest_multihost_env import probe
+    from pytest_multihost_env import plan, probe
 
     made_from, generation = probe.active(os.environ)
     if generation is None or Path(made_from) != source:
         return False
-    return generation.path.exists() and generation.path.samefile(sys.prefix)
+    return plan.runs_inside(generation)
 
 
-def _become(prefix: Path, args: list[str]) -> None:
-    """Replace this process; `-P` unless the user's way of starting pytest put the working directory on sys.path."""
-    python = str(prefix / "bin" / "python")
+def _become(prefix: Path, args: list[str]) -> NoReturn:
+    """Become pytest; `-P` unless the user's way of starting pytest put the working directory on sys.path."""
+    from pytest_multihost_env import plan
+
     safe = [] if Path(sys.argv[0]).name == "__main__.py" else ["-P"]
-    env = {name: value for name, value in os.environ.items() if name not in {"PYTHONHOME", "PYTEST_VERSION"}}
-    env["VIRTUAL_ENV"] = str(prefix)
-    env["PATH"] = os.pathsep.join([str(prefix / "bin"), env.get("PATH", os.defpath)])
-    env["PYTHONNOUSERSITE"] = "1"
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.execve(python, [python, *safe, "-m", "pytest", *args], env)  # noqa: S606 - becoming pytest is the purpose
+    plan.become(prefix, [*safe, "-m", "pytest", *args])

@@ -39,10 +39,9 @@ class MultihostSession:
     @functools.cached_property
     def plan(self) -> Plan:
         """The plan of this session."""
-        from pytest_multihost_env import probe, registry
-        from pytest_multihost_env.plan import Plan
+        from pytest_multihost_env import plan
 
-        return Plan(self.settings, probe.take(), registry.load())
+        return plan.foreseen(self.settings) if self.settings.dry_run else plan.make(self.settings)
 
     @functools.cached_property
     def in_use(self) -> bool:
@@ -51,12 +50,9 @@ class MultihostSession:
 
     def ask_hosts(self, request: Mapping[str, object]) -> Mapping[str, Completed]:
         """Have every host of the job take the snapshot that `request` describes; equal requests are asked once."""
-        from pytest_multihost_env.check import snapshot
-
         key = json.dumps(request, sort_keys=True)
         if key not in self._answers:
-            argv = (str(self.plan.facts.python), "-P", snapshot.__file__)
-            self._answers[key] = self.plan.on_every_host(argv, key)
+            self._answers[key] = self.plan.ask(request)
         return self._answers[key]
 
     def check_hosts(self) -> str:
@@ -76,6 +72,20 @@ def of(config: pytest.Config) -> MultihostSession:
     if KEY not in config.stash:
         config.stash[KEY] = MultihostSession(config)
     return config.stash[KEY]
+
+
+def print_plan(config: pytest.Config) -> int | None:
+    """Print the plan and return pytest's exit code, when settings say so; else None."""
+    from pytest_multihost_env.report import text
+
+    state = of(config)
+    try:
+        if not state.settings.dry_run:
+            return None
+        print(text.plan(state.plan.rows()))
+    except MultihostError as error:
+        raise usage(error) from None
+    return 0
 
 
 def usage(error: MultihostError) -> pytest.UsageError:

@@ -1,0 +1,180 @@
+"""`provision`, `activate`, `verify`: make an environment, use it in a shell, look whether it is unchanged."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pytest_multihost_env.cli import output
+from pytest_multihost_env.cli.state import as_json, common, load
+from pytest_multihost_env.errors import UsageProblem
+
+if TYPE_CHECKING:
+    from pytest_multihost_env.config import Settings
+    from pytest_multihost_env.model import Generation
+    from pytest_multihost_env.provision import Verified
+
+FALLBACK = Path("/opt/venv")
+_FEW = 20
+_PATIENCE = 1.0
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("source", required=False, type=_PATH)
+@click.argument("target", required=False, type=_PATH)
+@click.option("--force", is_flag=True, help="Build anew, and put aside an environment at TARGET that is not ours.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done and write nothing.")
+@as_json
+@common
+def provision(source: Path | None, target: Path | None, *, force: bool, dry_run: bool, as_json: bool) -> int:
+    """Make SOURCE, a virtual environment, ready at TARGET for every host: once, whoever else tries.
+
+    SOURCE defaults to the setting `venv`, TARGET to the setting `target` (./python_env).  What stands already and is
+    good is used again.  Progress goes to standard error.
+    """
+    settings = _settings(source, target)
+    if dry_run:
+        return _preview(settings, force=force, as_json=as_json)
+    made = ensured(settings, force=force)
+    if as_json:
+        output.json(made)
+    else:
+        from pytest_multihost_env.report import text
+
+        output.result(text.generation(made, output.look()))
+    return 0
+
+
+@click.command()
+@click.argument("source", required=False, type=_PATH)
+@click.argument("target", required=False, type=_PATH)
+@click.option("--shell", default="sh", metavar="NAME", help="sh, bash, dash, ksh, zsh, csh, tcsh or fish; default sh.")
+@common
+def activate(source: Path | None, target: Path | None, *, shell: str) -> int:
+    """Print shell code that activates the environment, which is made first when it does not stand yet.
+
+    \b
+        eval "$(multihost-env activate /opt/venv ./python_env)"
+
+    Standard output is only code.  When something fails, that code makes the `eval` fail, so that a script under
+    `set -e` stops instead of going on with another Python.  SOURCE defaults to the setting `venv`, else to /opt/venv
+    where that exists; TARGET to the setting `target` (./python_env).
+    """  # noqa: D301 - click's own mark for a line that is not wrapped
+    from pytest_multihost_env.provision import activate as shells
+
+    with output.kept_clean():
+        shells.failure_script(shell, "")  # an unknown shell is refused before anything is made
+        made = ensured(_settings(source, target, fallback=FALLBACK))
+        text = shells.script(made, shell)
+    click.echo(text, nl=False)
+    return 0
+
+
+def failing_code(words: Sequence[str]) -> str:
+    """Return code that makes the `eval` of a shell fail, for the shell that the command line `words` names."""
+    from pytest_multihost_env.provision import activate as shells
+
+    named = [word.partition("=")[2] for word in words if word.startswith("--shell=")]
+    named += [after for word, after in itertools.pairwise(words) if word == "--shell"]
+    message = "multihost-env: no environment was activated"
+    try:
+        return shells.failure_script(named[-1] if named else "sh", message)
+    except UsageProblem:
+        return shells.failure_script("sh", message)
+
+
+@click.command()
+@click.argument("target", required=False, type=_PATH)
+@as_json
+@common
+def verify(target: Path | None, *, as_json: bool) -> int:
+    """Compare the environment at TARGET with its manifest, byte by byte, and prove that it stands on its own.
+
+    TARGET defaults to the setting `target` (./python_env).  The exit code is 1 when anything changed, came or went,
+    when the environment was moved, or when it uses something outside of itself.
+    """
+    from pytest_multihost_env.provision import verify as look_at
+
+    found = look_at(target or load({}).target)
+    if as_json:
+        output.json({**dataclasses.asdict(found), "digest_ok": found.digest_ok, "good": bool(found)})
+    else:
+        output.result("\n".join(_told(found)))
+    return 0 if found else 1
+
+
+def _settings(source: Path | None, target: Path | None, fallback: Path | None = None) -> Settings:
+    """Return the settings with `source` and `target` in place.
+
+    Raises:
+        UsageProblem: Nobody names a source.
+    """
+    settings = load({})
+    wanted = source or settings.venv or (fallback if fallback is not None and fallback.exists() else None)
+    if wanted is None:
+        raise UsageProblem(
+            "there is no SOURCE",
+            expected="a virtual environment" + (f", or one at {fallback}" if fallback is not None else ""),
+            hint="name one, or set `venv` in multihost-env.toml",
+        )
+    here = Path.cwd()
+    return dataclasses.replace(settings, venv=here / wanted, target=here / target if target else settings.target)
+
+
+def ensured(settings: Settings, *, force: bool = False) -> Generation:
+    """Return the environment made from `settings.venv`; who waits is told what for."""
+    from pytest_multihost_env.provision import ProvisionRequest, ensure
+
+    assert settings.venv is not None  # noqa: S101 - `_settings` saw to it
+    request = ProvisionRequest(source=settings.venv, target=settings.target, force=force)
+    patience = threading.Timer(_PATIENCE, output.notice, [f"making {settings.target} from {settings.venv}"])
+    patience.daemon = True
+    patience.start()
+    try:
+        return ensure(request, notify=output.notice)
+    finally:
+        patience.cancel()
+
+
+def _preview(settings: Settings, *, force: bool, as_json: bool) -> int:
+    from pytest_multihost_env.provision import ProvisionRequest, preview
+
+    assert settings.venv is not None  # noqa: S101 - `_settings` saw to it
+    found = preview(ProvisionRequest(source=settings.venv, target=settings.target, force=force))
+    stands = None if isinstance(found, Path) else found.path
+    if as_json:
+        where = found if isinstance(found, Path) else found.path.parent
+        output.json({"source": settings.venv, "target": settings.target, "stands": stands, "builds_in": where})
+    elif stands is not None:
+        output.result(f"would use {stands}\n  it stands and is good; {settings.target} would lead to it")
+    else:
+        output.result(f"would copy {settings.venv} into {found}\n  {settings.target} would lead there")
+    return 0
+
+
+def _told(found: Verified) -> list[str]:
+    lines = [f"environment {found.path}", f"  made from {found.header.source}, Python {found.header.python}"]
+    match found:
+        case _ if found.digest_ok:
+            lines.append(f"  manifest {found.digest[:12]}: as it was published")
+        case _ if found.published:
+            lines.append(f"  manifest {found.digest[:12]}: published was {found.published[:12]}")
+        case _:
+            lines.append(f"  manifest {found.digest[:12]}: no record of its publication stands beside it")
+    if found.relocated:
+        lines.append(f"  relocated: it was made for {found.relocated} and cannot be used here; provision again")
+    for label, paths in (("changed", found.differing), ("missing", found.missing), ("extra", found.extra)):
+        lines += [f"  {label}: {path}" for path in paths[:_FEW]]
+        if len(paths) > _FEW:
+            lines.append(f"  {label}: {len(paths) - _FEW} more")
+    lines.append(f"  proof: {found.proof}" if found.proof else "  proof: " + found.problem.replace("\n", "\n    "))
+    lines.append("good" if found else "NOT as it was published")
+    return lines
