@@ -16,7 +16,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphin
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build", "_ext"]
-nitpicky = False
+smartquotes = False  # `--option` is no dash
 autodoc_typehints = "description"
 autodoc_member_order = "bysource"
 

@@ -88,9 +88,16 @@ class CommandDirective(SphinxDirective):
         return self.parse_text_to_nodes("\n".join(lines), allow_section_headings=True)
 
 
+def literal_stars(_app: Sphinx, _context: click.Context, lines: list[str]) -> None:
+    """Keep a `*` in a help text from being taken for emphasis."""
+    lines[:] = [line.replace("*", r"\*") for line in lines]
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the directives."""
     app.add_directive("multihost-settings", SettingsDirective)
     app.add_directive("multihost-profiles", ProfilesDirective)
     app.add_directive("multihost-command", CommandDirective)
+    for part in ("description", "options", "arguments"):
+        app.connect(f"sphinx-click-process-{part}", literal_stars)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
