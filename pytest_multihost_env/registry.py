@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import pluggy
 
 from pytest_multihost_env.errors import UsageProblem

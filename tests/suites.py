@@ -76,5 +76,3 @@ def read(report: Path) -> tuple[dict[str, str], dict[str, str]]:
         outcomes[name] = found[0].tag if found else "passed"
         messages[name] = "\n".join(f"{child.get('message')}\n{child.text or ''}" for child in found)
     return outcomes, messages
-
-

@@ -164,7 +164,7 @@ class Job:
     def _script(self, text: str) -> str:
         """Return a path without blanks under which the launcher finds `text`, as long as this process lives."""
         number = os.memfd_create("multihost-script", os.MFD_CLOEXEC)
-        file = open(number, "w", encoding="utf-8")  # noqa: SIM115 - lives as long as the job
+        file = os.fdopen(number, "w", encoding="utf-8")
         file.write(text)
         file.flush()
         self._scripts.append(file)
@@ -304,8 +304,10 @@ class Job:
         for proc in self._processes:
             _end(proc)
         said = self.launcher_output()
-        for file in (*self._logs, *self._scripts):
-            file.close()
+        for log in self._logs:
+            log.close()
+        for script in self._scripts:
+            script.close()
         self._selector.close()
         return said
 

@@ -142,8 +142,8 @@ class Ranks:
 
     def _options(self) -> dict[str, Any]:
         """Return the controller's options as plain values, less what only the controller may do."""
-        options = {name: _plain(value) for name, value in vars(self._config.option).items()}
-        options = {name: value for name, value in options.items() if value is not _NOT_PLAIN}
+        values = {name: _plain(value) for name, value in vars(self._config.option).items()}
+        options: dict[str, Any] = {name: value for name, value in values.items() if value is not _NOT_PLAIN}
         options |= {name: value for name, value in ONE_ONLY.items() if name in options}
         options["rootdir"] = str(self._config.rootpath)
         options["inifilename"] = str(self._config.inipath) if self._config.inipath else None

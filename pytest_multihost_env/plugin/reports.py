@@ -22,7 +22,7 @@ def merge(item: pytest.Item, run: Run, verdict: Verdict, said: str) -> dict[str,
         verdict: What it comes to.
         said: The launcher's last words; shown when a rank was lost, since only the launcher may know why.
     """
-    merged = {phase.when: _merge(item, run, phase) for phase in verdict.phases}
+    merged: dict[str, pytest.TestReport] = {phase.when: _merge(item, run, phase) for phase in verdict.phases}
     if said.strip() and any(record.lost or record.exit is not None for record in run.records):
         failed = next(report for report in merged.values() if report.outcome == "failed")
         failed.sections.append(("the launcher said", said.strip()))
@@ -66,7 +66,7 @@ def _of(record: RankRecord, when: str) -> Mapping[str, Any] | None:
 def _agree(item: pytest.Item, merged: pytest.TestReport, phase: Phase, found: Mapping[int, Mapping[str, Any]]) -> None:
     """All ranks are of one mind, or their differences make one: take over what the first of that mind said."""
     outcome = {"xfailed": "skipped", "xpassed": "passed"}.get(phase.status, phase.status)
-    merged.outcome = outcome  # type: ignore[assignment]
+    merged.outcome = outcome
     expected = phase.status in {"xfailed", "xpassed"}
     for data in found.values():
         if data.get("outcome") == outcome and ("wasxfail" in data) == expected:

@@ -42,7 +42,7 @@ class ProvisionRequest:
     timeout: float = 1800.0
     ttl: float = 20.0
     beat: float = 5.0
-    overlay: tuple[str, ...] = ("pytest-multihost-env",)
+    overlay: tuple[str, ...] = (f"pytest-multihost-env=={pytest_multihost_env.__version__}",)
     owners: tuple[int, ...] = ()
 
 

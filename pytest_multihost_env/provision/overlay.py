@@ -52,12 +52,15 @@ def add_missing(env: Path, python: Path, wanted: Sequence[str]) -> tuple[str, ..
 def identity(wanted: Sequence[str]) -> str:
     """Return a digest that changes when what `add_missing` would copy does: part of a generation's key.
 
-    An installed distribution is known by its version and its RECORD, an editable one by its files' sizes and times.
+    An installed distribution is known by its version and by what RECORD says of its modules; scripts and metadata are
+    written anew in each environment, and pytest inside a generation must find the key that made it.  An editable
+    one is known by its files' sizes and times.
     """
     digest = hashlib.sha256()
     here = ask_here()
     for name, dist in sorted(missing_distributions({**here, "distributions": {}}, wanted).items()):
-        record = dist.read_text("RECORD") or ""
+        lines = (dist.read_text("RECORD") or "").splitlines()
+        record = "\n".join(sorted(line for line in lines if line.partition(",")[0].endswith((".py", ".so"))))
         digest.update(f"{name}\0{dist.version}\0{record}\0".encode("utf-8", "surrogateescape"))
         for line in donor.editable_stamp(dist):
             digest.update(line.encode("utf-8", "surrogateescape"))

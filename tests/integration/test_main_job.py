@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -163,7 +164,7 @@ def test_a_host_with_another_numpy_is_named_in_a_table(
             testbed.run("n3", ["umount", info], check=True)
         assert outcome.code == 1, outcome
         said = outcome.messages["test_same"]
-        assert "n3" in said and "1.26.4" in said and version in said, outcome
+        assert "n3" in said, outcome
         row = next(line for line in said.splitlines() if "1.26.4" in line and version in line)
         assert "numpy" in row, outcome
 
@@ -176,7 +177,7 @@ def test_a_host_that_cannot_be_reached_is_named_before_the_first_test(
             outcome = three.pytest(HOSTS)
         assert outcome.code != 0, outcome
         assert not outcome.tests, outcome
-        assert "n3" in outcome.text and "refused" in outcome.text, outcome
+        assert re.search(r"\bn3\b.*refused", outcome.text, re.DOTALL), outcome
         assert "n2:" not in outcome.text.replace("n2:2", ""), outcome
 
 
@@ -188,7 +189,7 @@ def test_an_environment_that_one_host_lacks_is_named(
             outcome = three.pytest(HOSTS)
         assert outcome.code != 0, outcome
         assert not outcome.tests, outcome
-        assert "n2" in outcome.text and "No such file" in outcome.text, outcome
+        assert re.search(r"\bn2\b.*No such file", outcome.text, re.DOTALL), outcome
 
 
 @pytest.mark.parametrize("mpi", ["openmpi", "mpich"])

@@ -1,0 +1,114 @@
+"""What every registered launcher must keep to, and the exact command of each built-in one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import pytest
+
+from pytest_multihost_env import registry
+from pytest_multihost_env.launch.mpich import MPICH
+from pytest_multihost_env.launch.openmpi import OpenMPI
+from pytest_multihost_env.launch.ssh import SSH
+from pytest_multihost_env.model import LaunchSpec, Place, Placement
+from pytest_multihost_env.protocols import Launcher
+
+LAUNCHERS: Mapping[str, Launcher] = registry.load().launchers
+THREE = Placement((Place(0, "n1", 0), Place(1, "n1", 1), Place(2, "n2", 0)))
+SPEC = LaunchSpec(
+    placement=THREE,
+    program=("/gen/bin/python", "-P", "/gen/boot strap.py", "10.0.0.1:4000"),
+    executable="/gen/bin/mpirun",
+    version=(5, 0, 11),
+    forward=("FORWARDED",),
+    secret="5ec4e7" * 8,
+    secret_name="MULTIHOST_ENV_CHANNEL_KEY",
+    extra_args=("--user-arg", "x y"),
+    local_only=False,
+    as_root=False,
+)
+
+
+@pytest.fixture(params=LAUNCHERS)
+def launcher(request: pytest.FixtureRequest) -> Launcher:
+    return LAUNCHERS[request.param]
+
+
+class TestEvery:
+    def test_it_is_registered_under_its_own_name(self, launcher: Launcher) -> None:
+        assert LAUNCHERS[launcher.name] is launcher
+
+    def test_computing_a_command_twice_gives_the_same(self, launcher: Launcher) -> None:
+        assert launcher.commands(SPEC) == launcher.commands(SPEC)
+
+    def test_the_secret_stands_in_no_argument(self, launcher: Launcher) -> None:
+        for command in launcher.commands(SPEC):
+            assert not any(SPEC.secret in argument for argument in command.argv)
+            assert SPEC.secret not in repr(command)
+
+    def test_the_secret_gets_there_all_the_same(self, launcher: Launcher) -> None:
+        for command in launcher.commands(SPEC):
+            by_name = command.env.get(SPEC.secret_name) == SPEC.secret and any(
+                SPEC.secret_name in argument for argument in command.argv
+            )
+            by_stdin = command.stdin == SPEC.secret + "\n" and any("--key-on-stdin" in a for a in command.argv)
+            assert by_name or by_stdin
+
+    def test_the_user_s_arguments_are_kept_whole(self, launcher: Launcher) -> None:
+        if launcher.traits.programs:
+            assert all("x y" in command.argv for command in launcher.commands(SPEC))
+
+    def test_another_program_of_the_same_name_is_refused(self, launcher: Launcher) -> None:
+        if launcher.traits.programs:
+            refusal = launcher.refuses("/usr/bin/thing", "GNU thing 1.0")
+            assert refusal is not None
+            assert "/usr/bin/thing" in refusal
+
+
+def test_open_mpi_5() -> None:
+    (command,) = OpenMPI().commands(SPEC)
+    assert command.argv == (
+        "/gen/bin/mpirun", "--host", "n1:2,n2:1", "-n", "3", "--bind-to", "none",
+        "-x", "MULTIHOST_ENV_CHANNEL_KEY", "-x", "FORWARDED", "--user-arg", "x y", *SPEC.program,
+    )  # fmt: skip
+    assert command.env["OMPI_MCA_btl"] == "self,sm,tcp"
+    assert "BatchMode=yes" in command.env["PRTE_MCA_plm_ssh_args"]
+    assert not command.scripts
+
+
+def test_open_mpi_4_has_other_names_for_the_same() -> None:
+    (command,) = OpenMPI().commands(dataclasses.replace(SPEC, version=(4, 1, 4)))
+    assert command.env["OMPI_MCA_btl"] == "self,vader,tcp"
+    assert "BatchMode=yes" in command.env["OMPI_MCA_plm_rsh_args"]
+    assert not any(name.startswith("PRTE_") for name in command.env)
+
+
+def test_open_mpi_on_one_machine_resolves_nothing_and_runs_as_root_when_told() -> None:
+    (command,) = OpenMPI().commands(dataclasses.replace(SPEC, local_only=True, as_root=True))
+    assert command.argv[2] == "localhost:3"
+    assert command.env["OMPI_ALLOW_RUN_AS_ROOT"] == "1"
+
+
+def test_open_mpi_in_a_path_that_a_shell_would_split_gets_an_agent_that_quotes_it() -> None:
+    (command,) = OpenMPI().commands(dataclasses.replace(SPEC, executable="/a b'/bin/mpirun"))
+    assert command.env["PRTE_MCA_plm_ssh_agent"] == "/bin/sh {agent}"
+    assert set(command.scripts) == {"agent"}
+
+
+def test_mpich() -> None:
+    (command,) = MPICH().commands(SPEC)
+    assert command.argv == (
+        "/gen/bin/mpirun", "-hosts", "n1:2,n2:1", "-n", "3", "-genvlist", "MULTIHOST_ENV_CHANNEL_KEY,FORWARDED",
+        "--user-arg", "x y", *SPEC.program,
+    )  # fmt: skip
+
+
+def test_ssh_quotes_for_the_far_shell() -> None:
+    first, second = SSH().commands(SPEC)
+    assert first.argv[-2:] == (
+        "n1",
+        "exec /gen/bin/python -P '/gen/boot strap.py' 10.0.0.1:4000 --ranks 0,1 --key-on-stdin",
+    )
+    assert second.argv[-2] == "n2"
+    assert "--ranks 2" in second.argv[-1]
