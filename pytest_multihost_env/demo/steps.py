@@ -79,7 +79,7 @@ class Demonstration:
             Claim(
                 True,
                 "stands on its own",
-                f"ran without {hidden}; the host gave {len(proof.libraries_outside)} libraries",
+                f"ran without {hidden}; of the host's libraries only {host}",
             ),
         ]
 
@@ -107,7 +107,7 @@ class Demonstration:
         packages = ("demo-stack", *self._mpi[:1])
         hosts = {"host-a": generation.python, "host-b": other / "bin" / "python"}
         equal = self._compare(hosts, packages)
-        yield Claim(equal.passed, "equal hosts pass", f"{' and '.join(packages)} are the same on host-a and host-b")
+        yield Claim(equal.passed, "equal hosts pass", f"the same on host-a and host-b: {', '.join(packages)}")
         self._narrator.line()
         self._say("now demo_stack 1.1 is planted on host-b, on purpose")
         source.write_stack(other, "1.1")
