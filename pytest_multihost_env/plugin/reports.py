@@ -66,14 +66,14 @@ def _of(record: RankRecord, when: str) -> Mapping[str, Any] | None:
 def _agree(item: pytest.Item, merged: pytest.TestReport, phase: Phase, found: Mapping[int, Mapping[str, Any]]) -> None:
     """All ranks are of one mind, or their differences make one: take over what the first of that mind said."""
     outcome = {"xfailed": "skipped", "xpassed": "passed"}.get(phase.status, phase.status)
-    merged.outcome = outcome
+    merged.outcome = outcome  # type: ignore[assignment]
     expected = phase.status in {"xfailed", "xpassed"}
     for data in found.values():
         if data.get("outcome") == outcome and ("wasxfail" in data) == expected:
             report = _restore(item, data)
             merged.longrepr = report.longrepr
             if expected:
-                merged.wasxfail = str(data["wasxfail"])  # type: ignore[attr-defined]
+                merged.wasxfail = str(data["wasxfail"])
             return
 
 
