@@ -146,7 +146,7 @@ def _elsewhere(source: Path, dist: importlib.metadata.Distribution, env: Path, s
     `pip install --user` and Debian's pip have roots of their own (~/.local, /usr/local), of the same layout.
     """
     full = Path(os.path.normpath(source))
-    own = Path(os.path.abspath(os.fspath(dist.locate_file(""))))  # noqa: PTH100 - its links are kept
+    own = Path(os.path.abspath(str(dist.locate_file(""))))  # noqa: PTH100 - its links are kept
     roots = [own.parents[2]] if len(own.parts) > 3 and own.parts[-2].startswith("python") else []
     for prefix in (*roots, Path(sys.prefix), Path(sys.base_prefix)):
         if full.is_relative_to(prefix):
