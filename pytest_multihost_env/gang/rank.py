@@ -12,6 +12,7 @@ import faulthandler
 import io
 import os
 import re
+import secrets
 import signal
 import socket
 import sys
@@ -146,7 +147,8 @@ def _world(expected: int) -> dict[str, object]:
 
 def configure(session: wire.Message, line: Line) -> pytest.Config:
     """Return the configuration of this rank's session: the controller's options, without what only one may do."""
-    private = Path(tempfile.mkdtemp(prefix=f"multihost-rank{session['rank']}-"))
+    # Made when something is written to it: most ranks write nothing, and one that is killed cannot clear up.
+    private = Path(tempfile.gettempdir()) / f"multihost-rank{session['rank']}-{secrets.token_hex(8)}"
     options: dict[str, Any] = dict(session["options"])
     # The controller alone writes the cache, selects tests, and talks to the terminal.
     options["override_ini"] = [*(options.get("override_ini") or []), f"cache_dir={private / 'cache'}"]
