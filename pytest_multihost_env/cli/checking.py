@@ -11,7 +11,7 @@ import click
 
 from pytest_multihost_env.cli import output
 from pytest_multihost_env.cli.provisioning import ensured
-from pytest_multihost_env.cli.state import State, as_json, common, load, settings_options, spoken
+from pytest_multihost_env.cli.state import State, as_json, common, load, settings_options
 from pytest_multihost_env.errors import UsageProblem
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def _text(what: str, findings: Findings) -> str:
     from pytest_multihost_env.report import text
 
     tell = {"imports": text.smoke, "drift": text.drift, "requirements": text.requirements}[what]
-    return spoken(tell(findings, output.look()))
+    return tell(findings, output.look())
 
 
 def _record(found: list[tuple[str, Findings]]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pytest_multihost_env.cli import output
-from pytest_multihost_env.cli.state import as_json, common, load, settings_options, spoken
+from pytest_multihost_env.cli.state import as_json, common, load, settings_options
 from pytest_multihost_env.errors import UsageProblem
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def plan(*, as_json: bool, **given: Any) -> int:
     from pytest_multihost_env.plan import foreseen
     from pytest_multihost_env.report import text
 
-    rows = [(what, value, spoken(decided)) for what, value, decided in foreseen(load(given)).rows()]
+    rows = foreseen(load(given)).rows()
     if as_json:
         output.json([dict(zip(("stage", "value", "decided_by"), row, strict=True)) for row in rows])
     else:

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, TextIO
 
+from pytest_multihost_env.cli.state import spoken
+
 if TYPE_CHECKING:
     from pytest_multihost_env.table import Look
 
@@ -24,9 +26,10 @@ def look(stream: TextIO | None = None) -> Look:
 
 
 def result(text: str) -> None:
-    """Write a result."""
+    """Write a result, in the words of the command that runs."""
     from pytest_multihost_env.table import fitted
 
+    text = spoken(text)
     encoding = sys.stdout.encoding or "ascii"
     # Colours are escapes that were put there on purpose, and what they surround is fitted already.
     sys.stdout.write((text if "\x1b" in text else fitted(text, encoding)) + "\n")
@@ -37,7 +40,7 @@ def json(value: object) -> None:
     """Write a result for machines."""
     from pytest_multihost_env.report.json import to_json
 
-    sys.stdout.write(to_json(value) + "\n")
+    sys.stdout.write(spoken(to_json(value)) + "\n")
     sys.stdout.flush()
 
 

@@ -46,12 +46,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Without the program's name; None: those of this process.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    signal.signal(signal.SIGTERM, _end)
+    before = signal.signal(signal.SIGTERM, _end)
     state = State(words=tuple(words))
     code = 1
     try:
         code = _run(words, state)
     finally:
+        signal.signal(signal.SIGTERM, before)
         # Whatever went wrong, down to a bug of ours: a shell that evaluates what `activate` printed must not go on.
         if code != 0 and "activate" in words:
             sys.stdout.write(failing_code(words))

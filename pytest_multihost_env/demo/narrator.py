@@ -85,7 +85,8 @@ class Narrator:
 
     def raw(self, text: str) -> None:
         """Print another program's output, or a rendered table, as it came but indented; colours are kept."""
-        for line in text.splitlines():
+        encoding = self.look.encoding
+        for line in text.encode(encoding, "backslashreplace").decode(encoding).splitlines():
             sys.stdout.write(f"{INDENT}{line}".rstrip() + "\n")
         sys.stdout.flush()
 
