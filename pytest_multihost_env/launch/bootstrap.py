@@ -15,26 +15,22 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import os
 import selectors
 import signal
 import socket
-import stat
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
 from pytest_multihost_env import wire
+from pytest_multihost_env.launch.program import Program
 
 KEY_VARIABLE = "MULTIHOST_ENV_CHANNEL_KEY"
 RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID")
 CONNECT_LIMIT = 20.0
-TAIL = 64 << 10
 STACKS_QUIET = 0.25
 LAST_WORDS = 0.5
-_PR_SET_PDEATHSIG = 1
 
 
 def own_rank(environ: Mapping[str, str]) -> int:
@@ -67,95 +63,6 @@ def connect(addresses: Sequence[str], key: bytes) -> socket.socket:
             return sock
         time.sleep(0.1)
     raise SystemExit(f"multihost-env: {socket.gethostname()}: the controller cannot be reached: {reason}")
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-class Tail:
-    """The last `TAIL` bytes of a stream."""
-
-    def __init__(self) -> None:
-        self._data = bytearray()
-
-    def add(self, data: bytes) -> None:
-        """Append, and forget the oldest."""
-        self._data += data
-        if len(self._data) > 2 * TAIL:
-            del self._data[:-TAIL]
-
-    def take(self) -> str:
-        """Return the text and start anew."""
-        text = bytes(self._data[-TAIL:]).decode("utf-8", "replace")
-        self._data.clear()
-        return text
-
-
-class Program:
-    """The one program that a supervisor runs, and its pipes."""
-
-    def __init__(self, order: wire.Message) -> None:
-        self.stream = bool(order.get("stream"))
-        ours, theirs = socket.socketpair()
-        self.stacks, stacks_end = os.pipe()
-        self.output, output_end = os.pipe()
-        self.errors, errors_end = os.pipe() if order.get("split") else (-1, output_end)
-        argv = [part.format(channel=theirs.fileno(), stacks=stacks_end) for part in order["argv"]]
-        for end in (theirs.fileno(), stacks_end):
-            os.set_inheritable(end, True)
-        try:
-            # Hydra hands its ranks a socket by number (PMI_FD), so what is inheritable must stay open.
-            self.process = subprocess.Popen(
-                argv,
-                env=order["env"],
-                cwd=order["cwd"],
-                stdin=subprocess.PIPE if order.get("stdin") is not None else subprocess.DEVNULL,
-                stdout=output_end,
-                stderr=errors_end,
-                close_fds=False,
-                start_new_session=True,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 - this process has one thread
-            )
-        finally:
-            theirs.close()
-            for end in {stacks_end, output_end, errors_end}:
-                os.close(end)
-        self.channel = ours
-        self.decoder = wire.Decoder()
-        self.tail = Tail()
-        self.watched: list[int] = []
-        if self.process.stdin is not None:
-            with contextlib.suppress(BrokenPipeError):
-                self.process.stdin.write(order["stdin"].encode())
-                self.process.stdin.close()
-
-    def watch(self, descriptors: Sequence[int]) -> None:
-        """Open the files behind these descriptors of the program, to read them when it has died.
-
-        pytest captures into unnamed files: what a crashing rank wrote would be gone with it.
-        """
-        for number in descriptors:
-            with contextlib.suppress(OSError):
-                file = os.open(f"/proc/{self.process.pid}/fd/{number}", os.O_RDONLY)
-                if stat.S_ISREG(os.fstat(file).st_mode):
-                    self.watched.append(file)
-                else:
-                    os.close(file)
-
-    def last_words(self) -> str:
-        """Return what the program wrote that nobody has read yet."""
-        for file in self.watched:
-            size = os.fstat(file).st_size
-            self.tail.add(os.pread(file, TAIL, max(0, size - TAIL)))
-            os.close(file)
-        self.watched = []
-        return self.tail.take()
-
-    def kill(self, number: int) -> None:
-        """Send a signal to the program and everything in its process group."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid, number)
 
 
 class Supervisor:
