@@ -2,8 +2,8 @@
 
     python benchmarks/provision.py [--rounds 7] [--directory DIR] [--json FILE]
 
-Run it with a Python that has this package.  The source is made from PyPI.  Everything lies in a temporary directory
-that is removed: for root on a fresh tmpfs of its own, else, or with --directory, below DIR.
+The source is made from PyPI, and so is an environment that has this package as it is now.  Everything lies in a
+temporary directory that is removed: for root on a fresh tmpfs of its own, else, or with --directory, below DIR.
 """
 
 from __future__ import annotations
@@ -93,10 +93,10 @@ def _now() -> tuple[float, float]:
 # -- all, in turn ------------------------------------------------------------------------------------------------
 
 
-def cases(source: Path, top: Path) -> dict[str, Callable[[], measure.Sample]]:
+def cases(source: Path, tool: Path, top: Path) -> dict[str, Callable[[], measure.Sample]]:
     """Return what is compared; each run has a directory of its own, removed after it."""
-    env = measure.environ(Path(sys.prefix))
-    child = [sys.executable, __file__, "--once", str(source)]
+    env = measure.environ(tool)
+    child = [str(tool / "bin" / "python"), __file__, "--once", str(source)]
     standing = top / "standing" / "python_env"
     sync = f'cp -a "$1" "$2" && sync -f "{top}"'
 
@@ -138,10 +138,12 @@ def tables(series: dict[str, measure.Series], files: str) -> list[measure.Table]
 def compare(top: Path, rounds: int, json_file: Path | None) -> None:
     """Make the source in `top`, measure, and report."""
     source = measure.environment(top / "source", *PACKAGES)
+    # Not the Python that runs this: an editable install is another one after each edit, and would be made anew.
+    tool = measure.environment(top / "tool", str(measure.ROOT))
     entries = [path for path in source.rglob("*") if path.is_file() and not path.is_symlink()]
     files = f"{len(entries):,} files, {sum(path.stat().st_size for path in entries) / 1e6:,.0f} MB"
     print(f"{files}: {measure.versions(source, *PACKAGES)}", flush=True)
-    series = measure.in_turn(cases(source, top), rounds)
+    series = measure.in_turn(cases(source, tool, top), rounds)
     print(f"file system: {_file_system(top)}")
     measure.report(tables(series, files), series, json_file=json_file)
 
