@@ -45,10 +45,15 @@ def own_rank(environ: Mapping[str, str]) -> int:
 
 
 def connect(addresses: Sequence[str], key: bytes) -> socket.socket:
-    """Return a proven connection to the first address that answers; try for `CONNECT_LIMIT` seconds."""
+    """Return a proven connection to the first address that answers; try for `CONNECT_LIMIT` seconds.
+
+    The controller listens before it starts anything: where every address refuses, it has given the job up.
+    """
     end = time.monotonic() + CONNECT_LIMIT
     reason = "no address was given"
-    while time.monotonic() < end:
+    refused = 0
+    while time.monotonic() < end and refused < len(addresses):
+        refused = 0
         for address in addresses:
             host, _, port = address.rpartition(":")
             try:
@@ -57,6 +62,7 @@ def connect(addresses: Sequence[str], key: bytes) -> socket.socket:
                 wire.introduce(sock, key)
             except (OSError, wire.WireError) as error:
                 reason = f"{address}: {error}"
+                refused += isinstance(error, ConnectionRefusedError)
                 continue
             wire.keep_alive(sock)
             sock.settimeout(None)
