@@ -5,6 +5,7 @@ Only the faces (`cli`, `plugin`) print them and turn them into an exit code; eve
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 
@@ -16,6 +17,7 @@ class MultihostError(Exception):
         where: The file, line, key, host or path that it is about.
         expected: What would have been right, when that is not obvious.
         hint: The remedy, as something to do.
+        details: What helps to find the cause, by label: what another program said, the command that was run.
     """
 
     exit_code: ClassVar[int] = 1
@@ -27,16 +29,19 @@ class MultihostError(Exception):
         where: str | None = None,
         expected: str | None = None,
         hint: str | None = None,
+        details: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(what)
         self.what = what
         self.where = where
         self.expected = expected
         self.hint = hint
+        self.details = dict(details or {})
 
     def __str__(self) -> str:
         lines = [self.what]
-        for label, value in (("where", self.where), ("expected", self.expected), ("remedy", self.hint)):
+        known = {"where": self.where, "expected": self.expected, "remedy": self.hint}
+        for label, value in (known | self.details).items():
             if value:
                 lines.append(f"  {label}: " + value.replace("\n", "\n    "))
         return "\n".join(lines)

@@ -176,18 +176,15 @@ class Job:
         if not late and not any(code != 0 for code in ended) and len(ended) < len(codes):
             return
         missing = [place for place in self.placement.places if place.rank not in self.members]
-        hosts = tuple(dict.fromkeys(place.host for place in missing))
+        said = self.launcher_output().strip()
         if ended:
             what = f"the launcher ended with code {ended[0]} before {_ranks(len(missing))} had started"
         else:
             what = f"{_ranks(len(missing))} did not report in within {limit:.0f} s"
         raise LaunchFailed(
-            f"{what}\n  missing: " + ", ".join(f"rank {place.rank}@{place.host}" for place in missing[:16]),
-            where=", ".join(hosts),
-            hint="what the launcher said:\n"
-            + (self.launcher_output().strip() or "(nothing)")
-            + "\ncommand: "
-            + "\ncommand: ".join(self.command_lines),
+            f"{what}: {_gist(said)}",
+            where=", ".join(f"rank {place.rank}@{place.host}" for place in missing[:16]),
+            details={"the launcher said": said or "(nothing)", "command": "\n".join(self.command_lines)},
         )
 
     def launcher_output(self, limit: int = 4000) -> str:
@@ -332,6 +329,12 @@ def _end(proc: process.Popen) -> None:
 
 def _ranks(count: int) -> str:
     return "1 rank" if count == 1 else f"{count} ranks"
+
+
+def _gist(said: str) -> str:
+    """Return the line that most likely says why: ssh and shells speak first, then come the launchers' paragraphs."""
+    lines = [line.strip() for line in said.splitlines() if "setpgid" not in line and line.strip(" -=")]
+    return lines[0] if lines else "it said nothing"
 
 
 def _listen(address: str) -> socket.socket:
