@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
@@ -84,6 +85,7 @@ class _State:
     place: Place
     exit: int | None = None
     lost: str | None = None
+    bye: bool = False
     reports: list[Message] = dataclasses.field(default_factory=list)
     done: bool = False
     stacks: str = ""
@@ -98,6 +100,11 @@ class _State:
     def failed(self) -> bool:
         return any(r.get("outcome") == "failed" for r in self.reports) or self.over or self.lost is not None
 
+    @property
+    def _was_ended(self) -> bool:
+        """Its supervisor killed it when the launcher was gone; any other end was its own."""
+        return self.lost == ABANDONED and self.exit == -signal.SIGKILL
+
     def record(self) -> RankRecord:
         return RankRecord(
             rank=self.place.rank,
@@ -105,7 +112,7 @@ class _State:
             reports=tuple(self.reports),
             done=self.done,
             exit=self.exit,
-            lost=self.lost if self.exit is None or self.lost == ABANDONED else None,
+            lost=self.lost if self.exit is None or self._was_ended else None,
             stacks=self.stacks,
             output=self.output,
         )
@@ -113,11 +120,12 @@ class _State:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What came of one test: a record for each rank, and why it was cut short, if it was."""
+    """What came of one test: a record for each rank, and if it was cut short, why and who was still busy."""
 
     records: tuple[RankRecord, ...]
     trouble: str = ""
     stacks: str = ""
+    late: tuple[int, ...] = ()
 
 
 class Gang:
@@ -217,12 +225,12 @@ class Gang:
             self.ranks.send(state.place.rank, {"t": "tell", "m": message})
         trouble = self._wait_for_all(timeout)
         stacks = ""
+        waiting = [state for state in self._states.values() if not state.done and not state.over]
         if trouble:
-            waiting = [state for state in self._states.values() if not state.done and not state.over]
             self._dump(waiting)
             stacks = explain({s.place.rank: s.stacks for s in waiting})
         records = tuple(state.record() for state in self._states.values())
-        return Run(records, trouble, stacks)
+        return Run(records, trouble, stacks, tuple(state.place.rank for state in waiting))
 
     def _wait_for_all(self, timeout: float) -> str:
         """Wait until each rank is done or gone.  Return why waiting was given up, or ""."""
@@ -297,7 +305,10 @@ class Gang:
             world = message.get("world")
             self.worlds[rank] = world if isinstance(world, dict) else {}
             self._ready.add(rank)
+        elif kind == "internal-error":
+            state.output += f"INTERNALERROR in the rank's pytest session\n{message.get('text')}\n"
         elif kind == "bye":
+            state.bye = message.get("code") == 0
             if not self._finishing:
                 state.lost = f"its pytest session ended by itself with code {message.get('code')} (pytest.exit?)"
         elif message.get("seq") != self._sequence:
@@ -333,7 +344,7 @@ class Gang:
         problems += [
             f"rank {s.place.rank}@{s.place.host} {_end(s)} after the last test\n{s.output.strip()}".strip()
             for s in self._states.values()
-            if s.over and s.exit != 0
+            if s.over and (s.exit != 0 or not s.bye)
         ]
         self.close()
         return problems
@@ -348,5 +359,6 @@ def _end(state: _State) -> str:
     if state.lost == ABANDONED:
         return state.lost
     if state.exit is not None:
-        return f"killed by signal {-state.exit}" if state.exit < 0 else f"exit code {state.exit}"
+        end = f"killed by signal {-state.exit}" if state.exit < 0 else f"exit code {state.exit}"
+        return end if state.exit or state.bye else f"{end}, without having finished its session"
     return state.lost or "still starting"

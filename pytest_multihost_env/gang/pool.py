@@ -5,11 +5,15 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 
+from pytest_multihost_env.errors import LaunchFailed
 from pytest_multihost_env.gang.gang import Gang
 from pytest_multihost_env.model import Shape
 
 RECYCLE = 500
 """Tests after which a gang is replaced.  MPICH has 2048 communicator contexts, and each test takes one for good."""
+
+ATTEMPTS = 2
+"""A shape that could not be started this often is not tried again: a start may take a minute to fail."""
 
 
 class Pool:
@@ -24,6 +28,7 @@ class Pool:
         self._start = start
         self._warm_ranks = warm_ranks
         self._gangs: dict[Shape, Gang] = {}
+        self._failures: dict[Shape, list[LaunchFailed]] = {}
         self.problems: list[str] = []
         self.restarts: list[str] = []
 
@@ -43,8 +48,7 @@ class Pool:
             gang.close()
             gang = None
         if gang is None:
-            self._make_room(shape.ranks)
-            gang = self._start(shape)
+            gang = self._started(shape)
         try:
             yield gang
         except BaseException:
@@ -54,6 +58,20 @@ class Pool:
             self.problems += gang.finish()
         elif gang.usable:
             self._gangs[shape] = gang
+
+    def _started(self, shape: Shape) -> Gang:
+        """Start a gang, unless that has failed `ATTEMPTS` times in a row: then say so again at once."""
+        failures = self._failures.setdefault(shape, [])
+        if len(failures) >= ATTEMPTS:
+            raise failures[-1]
+        self._make_room(shape.ranks)
+        try:
+            gang = self._start(shape)
+        except LaunchFailed as error:
+            failures.append(error)
+            raise
+        failures.clear()
+        return gang
 
     def _make_room(self, ranks: int) -> None:
         while self._gangs and sum(gang.size for gang in self._gangs.values()) + ranks > self._warm_ranks:

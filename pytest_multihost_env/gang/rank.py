@@ -2,7 +2,7 @@
 
     python -m pytest_multihost_env.gang.rank CHANNEL_FD STACKS_FD
 
-Needs pytest and the standard library.  Messages to the controller: collect-error, watch, ready, report, done, bye.
+Needs pytest and the standard library.  Messages to the controller: collect-error, watch, ready, report, done, internal-error, bye.
 Messages from it: session, run, finish.
 """
 
@@ -24,8 +24,8 @@ from typing import Any
 import pytest
 
 from pytest_multihost_env import wire
+from pytest_multihost_env.gang.plain import plain
 
-SECTION_LIMIT = 1 << 20
 _ABORTED = re.compile(r"^Abort\((-?\d+)\) on node \d+ \(rank \d+ in comm", re.MULTILINE)
 
 
@@ -36,9 +36,12 @@ class Line:
         self._sock = socket.socket(fileno=descriptor)
         self._decoder = wire.Decoder()
         self._waiting: list[wire.Message] = []
+        self._pid = os.getpid()
 
     def say(self, kind: str, **fields: object) -> None:
-        """Send one message."""
+        """Send one message; a child that a test has forked, and that came back into pytest, ends instead."""
+        if os.getpid() != self._pid:
+            os._exit(1)
         self._sock.sendall(wire.encode({"ev": kind, **fields}))
 
     def hear(self) -> wire.Message:
@@ -64,6 +67,7 @@ class RankPlugin:
         self.local_rank = int(os.environ.get("MULTIHOST_LOCAL_RANK", "0"))
         self._config: pytest.Config
         self._sequence = 0
+        self.told_of_failure = False
 
     def pytest_configure(self, config: pytest.Config) -> None:
         """Remember the configuration: serialising a report is one of its hooks."""
@@ -72,7 +76,8 @@ class RankPlugin:
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """Send what could not be collected."""
         if report.failed:
-            self.line.say("collect-error", nodeid=report.nodeid, text=report.longreprtext)
+            self.told_of_failure = True
+            self.line.say("collect-error", nodeid=report.nodeid, text=plain(report.longreprtext))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
@@ -88,12 +93,21 @@ class RankPlugin:
             self.line.say("done", seq=self._sequence)
         return True
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        """Tear down what was kept for a test that was announced and then did not come."""
+        item.session._setupstate.teardown_exact(item)
+
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Send one report as plain values, with overlong captured text cut in the middle."""
+        """Send one report as plain values."""
         _die_if_aborted(report)
         data = self._config.hook.pytest_report_to_serializable(config=self._config, report=report)
-        data["sections"] = [(name, _cut(text)) for name, text in data.get("sections", ())]
-        self.line.say("report", seq=self._sequence, data=_plain(data))
+        self.line.say("report", seq=self._sequence, data=plain(data))
+        self.told_of_failure = self.told_of_failure or report.failed
+
+    def pytest_internalerror(self, excrepr: object) -> None:
+        """Send what broke this session: no terminal of its own shows it."""
+        self.line.say("internal-error", text=plain(excrepr))
 
 
 def _die_if_aborted(report: pytest.TestReport) -> None:
@@ -103,24 +117,6 @@ def _die_if_aborted(report: pytest.TestReport) -> None:
     """
     if report.when != "setup" and (match := _ABORTED.search(report.capstderr)):
         os._exit(int(match[1]) & 0xFF or 1)
-
-
-def _cut(text: str) -> str:
-    if len(text) <= SECTION_LIMIT:
-        return text
-    half = SECTION_LIMIT // 2
-    return f"{text[:half]}\n[... {len(text) - SECTION_LIMIT} characters left out ...]\n{text[-half:]}"
-
-
-def _plain(value: Any) -> Any:
-    """Return `value` in terms that JSON has; what it has not, as text."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if value is None or isinstance(value, str | int | float | bool):
-        return value
-    return str(value)
 
 
 def _world(expected: int) -> dict[str, object]:
@@ -170,7 +166,7 @@ def _remove(directory: Path) -> None:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the session that the controller describes; return pytest's exit code, 0 once told to finish."""
+    """Run the session that the controller describes; return 0, or what the session made of itself."""
     line = Line(int(argv[0]))
     with os.fdopen(int(argv[1]), "wb", buffering=0, closefd=False) as stacks:
         faulthandler.register(signal.SIGUSR1, file=stacks, all_threads=True)
@@ -182,16 +178,17 @@ def main(argv: Sequence[str]) -> int:
         if session["do"] != "session":
             return 0
         config = configure(session, line)
-        code = config.hook.pytest_cmdline_main(config=config)
+        code = int(config.hook.pytest_cmdline_main(config=config))
         config._ensure_unconfigure()
+        rank = config.pluginmanager.getplugin("multihost_env_rank")
+        # Failed tests are in the reports: they are no trouble of the session itself.
+        if code == pytest.ExitCode.NO_TESTS_COLLECTED or (
+            code == pytest.ExitCode.TESTS_FAILED and rank.told_of_failure
+        ):
+            code = 0
         # Said before MPI is finalised: a rank that ends too early may wait there for the others for ever.
-        line.say("bye", code=int(code))
-        # Failed tests are in the reports; only a session that itself broke ends in another way than 0.
-        return (
-            0
-            if int(code) in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED}
-            else int(code)
-        )
+        line.say("bye", code=code)
+        return code
 
 
 if __name__ == "__main__":

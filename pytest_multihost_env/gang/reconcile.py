@@ -70,13 +70,15 @@ class Verdict:
         return all(phase.status in {"passed", "skipped", "xpassed"} for phase in self.phases)
 
 
-def reconcile(size: int, records: Sequence[RankRecord], *, trouble: str = "") -> Verdict:
+def reconcile(size: int, records: Sequence[RankRecord], *, trouble: str = "", late: Sequence[int] = ()) -> Verdict:
     """Return the outcome of one test that `size` ranks were asked to run.
 
     Args:
         size: Number of ranks of the test.
         records: What arrived; ranks may be missing, none may be out of range or doubled.
         trouble: Why the test was cut short (a time limit, a lost launcher), or "".
+        late: The ranks that were not done then.  The look at their stacks may have set them going again, which makes
+            a test late and not good.
     """
     by_rank = {record.rank: record for record in records}
     if len(by_rank) != len(records) or not set(by_rank) <= set(range(size)):
@@ -94,7 +96,15 @@ def reconcile(size: int, records: Sequence[RankRecord], *, trouble: str = "") ->
         phases.append(_phase(when, statuses, ranks, trouble))
         if phases[-1].status == "failed" and when == "setup":
             phases[-1] = _with_later(phases[-1], grids, ranks, trouble)
-    return Verdict(tuple(phases))
+    verdict = Verdict(tuple(phases))
+    return _too_late(verdict, trouble, late) if trouble and verdict.good else verdict
+
+
+def _too_late(verdict: Verdict, trouble: str, late: Sequence[int]) -> Verdict:
+    last = max(index for index, phase in enumerate(verdict.phases) if phase.when != "teardown")
+    blame = Blame(tuple(late), None, f"did not finish in time: {trouble}")
+    failed = Phase(verdict.phases[last].when, "failed", (blame,))
+    return Verdict((*verdict.phases[:last], failed, *verdict.phases[last + 1 :]))
 
 
 def _with_later(
@@ -154,7 +164,8 @@ def _phase(when: When, statuses: Sequence[Status], ranks: Sequence[RankRecord], 
 
 def own_reports(record: RankRecord) -> list[Mapping[str, object]]:
     """Return the reports of the test itself, without those of its subtests."""
-    return [report for report in record.reports if report.get("$report_type", "TestReport") == "TestReport"]
+    kinds = ("$report_type", "_report_type")  # pytest's own reports carry the one, its subtests' the other
+    return [report for report in record.reports if {report.get(kind, "TestReport") for kind in kinds} == {"TestReport"}]
 
 
 def _report(record: RankRecord, when: When) -> Mapping[str, object] | None:

@@ -175,7 +175,8 @@ class Supervisor:
             data = program.channel.recv(1 << 18)
             messages = program.decoder.feed(data) if data else None
         except (OSError, wire.WireError) as error:
-            self.send("output", data=f"\nmultihost-env: the rank's channel broke: {error}\n")
+            self.send("output", data=f"\nmultihost-env: the program's channel broke: {error}\n")
+            program.kill(signal.SIGKILL)
             messages = None
         if messages is None:
             self.selector.unregister(program.channel)
@@ -210,7 +211,9 @@ class Supervisor:
         """Have the program write its Python stacks (faulthandler answers even inside a blocked collective)."""
         program = self.program
         text = b""
-        if program is not None and program.process.poll() is None:
+        if program is not None and program.process.poll() is None and not program.catches(signal.SIGUSR1):
+            text = b"(no stack: the program has taken SIGUSR1 for itself)"
+        elif program is not None and program.process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 program.process.send_signal(signal.SIGUSR1)
             with selectors.DefaultSelector() as quiet:

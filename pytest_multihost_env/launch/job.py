@@ -31,6 +31,7 @@ START_LIMIT = 60.0
 HANDSHAKE_LIMIT = 5.0
 SEND_LIMIT = 20.0
 SILENT_LIMIT = 15
+LOOK = 1.0
 _SLICE = 0.2
 
 
@@ -94,6 +95,8 @@ class Job:
         self._processes: list[process.Popen] = []
         self._logs: list[IO[bytes]] = []
         self._scripts: list[IO[str]] = []
+        self._launcher_ended = False
+        self._local_only = local_only
         self._pending: collections.deque[tuple[int, wire.Message]] = collections.deque()
         where = ",".join(f"{host}:{port}" for host, port in (s.getsockname()[:2] for s in self._listeners))
         spec = LaunchSpec(
@@ -217,13 +220,24 @@ class Job:
     def poll(self, timeout: float) -> list[tuple[int, wire.Message]]:
         """Return `(rank, message)` pairs that arrive within `timeout` seconds, at least one unless it is over.
 
-        A channel that ends gives one message `{"t": "lost", "why": ...}`.
+        A channel that ends gives one message `{"t": "lost", "why": ...}`; the end of the launcher that all ranks have
+        in common gives one `{"t": "abandoned"}` for each.
         """
-        if not self._pending:
-            self._wait(max(0.0, timeout))
+        end = time.monotonic() + timeout
+        while not self._pending:
+            self._wait(min(LOOK, max(0.0, end - time.monotonic())))
+            self._look_at_launcher()
+            if time.monotonic() >= end:
+                break
         events = list(self._pending)
         self._pending.clear()
         return events
+
+    def _look_at_launcher(self) -> None:
+        if self._launcher_ended or len(self._processes) != 1 or self._processes[0].poll() is None:
+            return
+        self._launcher_ended = True
+        self._pending.extend((member.rank, {"t": "abandoned"}) for member in self.members.values() if not member.lost)
 
     def _wait(self, timeout: float) -> None:
         for key, _ in self._selector.select(timeout):
@@ -295,6 +309,8 @@ class Job:
         while any(member.lost is None for member in self.members.values()) and time.monotonic() < end:
             self._wait(_SLICE)
         for member in self.members.values():
+            if member.lost is None and self._local_only:
+                _kill_supervisor(member.pid)
             self._lose(member, "closed")
         for listener in self._listeners:
             listener.close()
@@ -325,6 +341,13 @@ def _end(proc: process.Popen) -> None:
             break
     if proc.stdin is not None:
         proc.stdin.close()
+
+
+def _kill_supervisor(pid: int) -> None:
+    """Kill a supervisor of this machine that does not listen (it may be stopped); its program dies with it."""
+    with contextlib.suppress(OSError):
+        if bootstrap.__file__.encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
+            os.kill(pid, signal.SIGKILL)
 
 
 def _ranks(count: int) -> str:

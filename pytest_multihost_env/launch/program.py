@@ -101,6 +101,15 @@ class Program:
         self.watched = []
         return self.tail.take()
 
+    def catches(self, number: int) -> bool:
+        """Whether the program handles a signal, which would otherwise kill it (proc_pid_status(5), SigCgt)."""
+        try:
+            with open(f"/proc/{self.process.pid}/status", encoding="ascii", errors="replace") as status:  # noqa: PTH123
+                masks = [line.split()[1] for line in status if line.startswith("SigCgt:")]
+        except OSError:
+            return False
+        return bool(masks) and bool(int(masks[0], 16) >> (number - 1) & 1)
+
     def kill(self, number: int) -> None:
         """Send a signal to the program and everything in its process group."""
         with contextlib.suppress(ProcessLookupError, PermissionError):

@@ -45,6 +45,7 @@ class Controller:
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._ranks: Ranks | None = None
+        self._problems: list[str] = []
 
     @property
     def ranks(self) -> Ranks:
@@ -152,16 +153,24 @@ class Controller:
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """End the gangs; ranks that did not end well make a session that does not."""
-        if self._ranks is None:
-            return
-        if self._ranks.close() and session.exitstatus == pytest.ExitCode.OK:
+        if self._ranks is not None:
+            self._problems += self._ranks.close()
+        worker = getattr(session.config, "workeroutput", None)
+        if worker is not None:
+            worker["multihost_problems"] = self._problems
+        if self._problems and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Take over what a worker of pytest-xdist had to say: it has no terminal, and its exit code is not looked at."""
+        self._problems += getattr(node, "workeroutput", {}).get("multihost_problems", [])
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Say what went wrong beside the tests."""
-        if self._ranks is not None and self._ranks.problems:
+        if self._problems:
             terminalreporter.section("multihost problems", red=True)
-            for problem in self._ranks.problems:
+            for problem in self._problems:
                 terminalreporter.line(problem)
 
     def pytest_unconfigure(self) -> None:

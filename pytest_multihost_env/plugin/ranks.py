@@ -27,6 +27,7 @@ ONE_ONLY: dict[str, Any] = {
     **dict.fromkeys(("keyword", "markexpr"), ""),
     **dict.fromkeys(("xmlpath", "log_file", "htmlpath", "report_log", "numprocesses", "maxprocesses", "deselect")),
     **dict.fromkeys(("lf", "failedfirst", "newfirst", "stepwise", "stepwise_skip", "collectonly", "usepdb"), False),
+    **dict.fromkeys(("setupshow", "setuponly", "setupplan"), False),
     "cov_source": [],
     "tx": [],
     "px": [],
@@ -46,13 +47,8 @@ class Ranks:
         self._pool = Pool(self._start, warm_ranks=max(32, 2 * self._state.plan.allocation.slots))
         self._items: dict[Shape, list[pytest.Item]] = {}
         self._order: dict[str, int] = {}
-        self._live = config.option.capture == "no"
+        self._live = getattr(config.option, "capture", "no") == "no"
         self._unfinished: dict[Place, str] = {}
-
-    @property
-    def problems(self) -> list[str]:
-        """What went wrong beside the tests."""
-        return self._pool.problems
 
     def run(self, item: pytest.Item, test: GangTest) -> dict[str, pytest.TestReport]:
         """Run one item on its ranks and return its reports by phase.
@@ -70,12 +66,11 @@ class Ranks:
 
     def _run(self, gang: Gang, item: pytest.Item, test: GangTest) -> dict[str, pytest.TestReport]:
         if trouble := self._not_collected(gang, item.nodeid):
-            gang.close()
             return reports.broken(item, trouble)
         timeout = test.timeout or self._state.settings.timeout
         following = None if test.fresh else self._following(item, test)
         run = gang.run(item.nodeid, following, timeout)
-        verdict = reconcile(gang.size, run.records, trouble=run.trouble)
+        verdict = reconcile(gang.size, run.records, trouble=run.trouble, late=run.late)
         said = gang.close() if run.trouble or not verdict.clean else ""
         return reports.merge(item, run, verdict, said)
 
@@ -178,10 +173,10 @@ class Ranks:
         out.write("".join(f"[{place.rank}@{place.host}] {line}\n" for line in lines))
         out.flush()
 
-    def close(self) -> bool:
-        """End all gangs in good order; return whether something was wrong."""
+    def close(self) -> list[str]:
+        """End all gangs in good order; return what was wrong beside the tests."""
         self._pool.close()
-        return bool(self._pool.problems)
+        return self._pool.problems
 
     def kill(self) -> None:
         """End all gangs now."""
