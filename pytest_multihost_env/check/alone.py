@@ -82,6 +82,10 @@ def _import_here(name: str, path: list[str], timeout: float, write: int, output:
             answer = {"ok": True, **_describe(module), "libraries": mapped_libraries()}
         except BaseException as error:  # noqa: BLE001 - SystemExit at import is the very thing to report
             answer = {"ok": False, "error": _last_line(error)}
+        # What the module printed waits in Python's buffers, which leaving like this would lose.
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):
+                stream.flush()
         data = dump(answer).encode() + b"\n"
         while data:
             data = data[send(write, data) :]
