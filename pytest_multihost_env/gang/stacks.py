@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import linecache
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 from pytest_multihost_env.gang.reconcile import ranks_text
 
@@ -35,13 +37,22 @@ def of_test(frames: list[tuple[str, int, str]]) -> list[tuple[str, int, str]]:
     return own
 
 
+def _shown(file: str, line: int, name: str) -> str:
+    """Return one frame with the line that it stands in, where that can be read here."""
+    source = linecache.getline(file, line).strip()
+    path = Path(file)
+    if path.is_relative_to(Path.cwd()):
+        path = path.relative_to(Path.cwd())
+    return f"    {path}:{line} in {name}" + (f":  {source}" if source else "")
+
+
 def shorten_crash(output: str) -> str:
     """Return `output` with faulthandler's report of a crash cut down to the test's own frames."""
     head, mark, report = output.partition("Fatal Python error: ")
     frames = of_test(main_thread(report)) if mark else []
     if not frames:
         return output
-    stack = "\n".join(f"    {file}:{line} in {name}" for file, line, name in frames[:12])
+    stack = "\n".join(_shown(*frame) for frame in frames[:12])
     return f"{head}{mark}{report.splitlines()[0]}, at\n{stack}"
 
 
@@ -51,7 +62,7 @@ def explain(dumps: Mapping[int, str]) -> str:
     for rank in sorted(dumps):
         frames = of_test(main_thread(dumps[rank]))
         if frames:
-            text = "\n".join(f"    {file}:{line} in {name}" for file, line, name in frames[:12])
+            text = "\n".join(_shown(*frame) for frame in frames[:12])
         else:
             text = "    " + (dumps[rank].strip().replace("\n", "\n    ") or "(no stack)")[:2000]
         groups.setdefault(text, []).append(rank)
