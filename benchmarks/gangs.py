@@ -143,6 +143,7 @@ def _row(mpi: str, name: str, tests: int, series: Mapping[str, measure.Series]) 
 
 def main() -> None:
     """Measure and report."""
+    measure.unwind_on_sigterm()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tests", type=int, default=20, help="tests in the longer run (20)")
     parser.add_argument("--rounds", type=int, default=7, help="runs of each (7)")

@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import resource
+import signal
 import statistics
 import subprocess
 import sys
@@ -61,6 +62,11 @@ class Series:
     def cpu(self) -> float:
         """The least processor time of a run."""
         return min(sample.cpu for sample in self.samples)
+
+
+def unwind_on_sigterm() -> None:
+    """Have SIGTERM end this process as ctrl-C does, so that the temporary directory goes."""
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
 
 
 def run(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, expect: str = "") -> Sample:

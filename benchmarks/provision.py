@@ -165,6 +165,7 @@ def _on_tmpfs(top: Path) -> None:
 
 def main() -> None:
     """Measure and report."""
+    measure.unwind_on_sigterm()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7, help="runs of each (7)")
     parser.add_argument(
