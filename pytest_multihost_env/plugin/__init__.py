@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_multihost_env.plugin.fixtures import comm, drift_check, multihost, smoke_check
 from pytest_multihost_env.plugin.options import add_options, in_use
+
+if TYPE_CHECKING:
+    from pytest_multihost_env.plugin.controller import Controller
 
 __all__ = [
     "comm",
@@ -15,6 +19,7 @@ __all__ = [
     "multihost",
     "pytest_addoption",
     "pytest_cmdline_main",
+    "pytest_collection_modifyitems",
     "pytest_configure",
     "pytest_generate_tests",
     "pytest_load_initial_conftests",
@@ -53,13 +58,32 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marker and, unless this process is a rank, the controller."""
+    """Register the marker and, where something of ours was asked for, the controller."""
     config.addinivalue_line("markers", MARKER)
+    # The process that only feeds xdist's workers sees no item, and hears from them what went wrong.
+    wanted = in_use(config) or getattr(config.option, "dist", "no") != "no"
+    if wanted and not config.pluginmanager.hasplugin("multihost_env_rank"):
+        _controller(config)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Have the controller take over the marked tests; without any, and with nothing asked for, it is not even loaded."""
     if config.pluginmanager.hasplugin("multihost_env_rank"):
         return
-    from pytest_multihost_env.plugin.controller import Controller
+    if in_use(config) or any(item.get_closest_marker("multihost") for item in items):
+        _controller(config).adopt(items)
 
-    config.pluginmanager.register(Controller(config), "multihost_env_controller")
+
+def _controller(config: pytest.Config) -> Controller:
+    """Return the session's controller, registered on first use."""
+    known: Controller | None = config.pluginmanager.getplugin("multihost_env_controller")
+    if known is None:
+        from pytest_multihost_env.plugin.controller import Controller
+
+        known = Controller(config)
+        config.pluginmanager.register(known, "multihost_env_controller")
+    return known
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -87,10 +87,9 @@ class Controller:
 
     # Items ----------------------------------------------------------------------------------------------------------
 
-    @pytest.hookimpl(trylast=True)
-    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+    def adopt(self, items: list[pytest.Item]) -> None:
         """Turn marked items into ones whose phases happen on ranks."""
-        state = sessions.of(config)
+        state = sessions.of(self._config)
         everywhere = state.settings.ranks if state.in_use else None
         for item in items:
             marker = item.get_closest_marker("multihost")
