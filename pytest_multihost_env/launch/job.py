@@ -17,18 +17,17 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
 from pytest_multihost_env import process, wire
 from pytest_multihost_env.errors import LaunchFailed
-from pytest_multihost_env.launch import bootstrap
+from pytest_multihost_env.launch import bootstrap, door
 from pytest_multihost_env.model import Command, LaunchSpec, Placement
 from pytest_multihost_env.protocols import Launcher
 
 START_LIMIT = 60.0
-HANDSHAKE_LIMIT = 5.0
 SEND_LIMIT = 20.0
 SILENT_LIMIT = 15
 LOOK = 1.0
@@ -91,7 +90,7 @@ class Job:
         self._key = secrets.token_bytes(32)
         self._environ = environ
         self._selector = selectors.DefaultSelector()
-        self._listeners = [_listen(address) for address in _addresses(placement, local_only=local_only)]
+        self._listeners = door.listeners(placement, local_only=local_only)
         self._processes: list[process.Popen] = []
         self._logs: list[IO[bytes]] = []
         self._scripts: list[IO[str]] = []
@@ -267,33 +266,19 @@ class Job:
             self._pending.append((member.rank, {"t": "lost", "why": why}))
 
     def _accept(self, listener: socket.socket) -> None:
-        """Let a peer in that knows the key and names a rank that is still missing."""
-        sock, _ = listener.accept()
-        sock.settimeout(HANDSHAKE_LIMIT)
-        decoder = wire.Decoder()
-        try:
-            wire.greet(sock, self._key)
-            messages: list[wire.Message] = []
-            while not messages:
-                data = sock.recv(1 << 16)
-                if not data:
-                    raise wire.WireError("closed before hello")
-                messages = decoder.feed(data)
-            hello = messages[0]
-            rank = hello.get("rank")
-            if hello.get("t") != "hello" or not isinstance(rank, int) or rank in self.members:
-                raise wire.WireError("not a hello of a missing rank")
-            if not 0 <= rank < self.placement.size:
-                raise wire.WireError(f"rank {rank} is not one of ours")
-        except (OSError, wire.WireError):
-            sock.close()
+        """Let a peer in that knows the key and is a rank that is still missing."""
+        arrival = door.admit(listener, self._key)
+        if arrival is None:
             return
-        wire.keep_alive(sock, SILENT_LIMIT)
-        sock.settimeout(SEND_LIMIT)
-        member = Member(rank, str(hello.get("host", "")), sock, decoder, int(hello.get("pid", 0)))
-        self.members[rank] = member
-        self._selector.register(sock, selectors.EVENT_READ, member)
-        self._pending.extend((rank, message) for message in messages[1:])
+        if arrival.rank in self.members or not 0 <= arrival.rank < self.placement.size:
+            arrival.sock.close()
+            return
+        wire.keep_alive(arrival.sock, SILENT_LIMIT)
+        arrival.sock.settimeout(SEND_LIMIT)
+        member = Member(arrival.rank, arrival.host, arrival.sock, arrival.decoder, arrival.pid)
+        self.members[arrival.rank] = member
+        self._selector.register(arrival.sock, selectors.EVENT_READ, member)
+        self._pending.extend((arrival.rank, message) for message in arrival.rest)
 
     # Ending ---------------------------------------------------------------------------------------------------------
 
@@ -358,41 +343,3 @@ def _gist(said: str) -> str:
     """Return the line that most likely says why: ssh and shells speak first, then come the launchers' paragraphs."""
     lines = [line.strip() for line in said.splitlines() if "setpgid" not in line and line.strip(" -=")]
     return lines[0] if lines else "it said nothing"
-
-
-def _listen(address: str) -> socket.socket:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    sock.bind((address, 0))
-    sock.listen(256)
-    return sock
-
-
-def _addresses(placement: Placement, *, local_only: bool) -> Sequence[str]:
-    """Return the addresses of this machine that face the hosts of `placement`, and no others.
-
-    Connecting a datagram socket sends nothing: it only asks the kernel which address it would use.
-    """
-    if local_only:
-        return ["127.0.0.1"]
-    found: dict[str, None] = {}
-    for host in placement.hosts:
-        try:
-            infos = socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM)
-        except OSError as error:
-            raise LaunchFailed(
-                f"host {host} has no address: {error.strerror}",
-                where=host,
-                hint="correct the name in --multihost-hosts or the hostfile",
-            ) from None
-        for family, kind, _, _, address in infos:
-            with contextlib.suppress(OSError), socket.socket(family, kind) as probe:
-                probe.connect(address)
-                found[probe.getsockname()[0]] = None
-                break
-    facing = [address for address in found if not address.startswith("127.") and address != "::1"]
-    if not facing:
-        raise LaunchFailed(
-            "this machine has no address that the other hosts could reach", where=", ".join(placement.hosts)
-        )
-    return facing
