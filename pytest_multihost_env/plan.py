@@ -39,6 +39,11 @@ class Plan:
         """The hosts of the job."""
         return hosts.find(self.settings, self.facts.environ)
 
+    @property
+    def has_other_hosts(self) -> bool:
+        """Whether the job has more hosts than this machine, or another one."""
+        return len(self.allocation.hosts) > 1 or not hosts.is_local(self.allocation.names[0])
+
     @functools.cached_property
     def program(self) -> Program:
         """The launcher that was chosen."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -98,13 +99,23 @@ def env(*, rank: int | None, host: str | None, explain: bool, as_json: bool, **g
     size = max(plan.settings.ranks or plan.allocation.slots, (rank or 0) + 1)
     spot = _spot(plan.allocation, rank, host)
     rows = environ.explain(plan.rank_env(spot, size))
+    named = {row[0] for row in rows}
+    unspoken = sorted(name for name in plan.facts.environ if name not in named)
     if as_json:
         keys = ("name", "status", "value", "rule", "origin")
         output.json(
-            {"rank": spot.rank, "host": spot.host, "variables": [dict(zip(keys, r, strict=True)) for r in rows]}
+            {
+                "rank": spot.rank,
+                "host": spot.host,
+                "variables": [dict(zip(keys, r, strict=True)) for r in rows],
+                "not_passed": unspoken,
+            }
         )
     elif explain:
         output.result(text.explain(rows, output.look()))
+        if unspoken:
+            names = textwrap.fill(", ".join(unspoken), 98, initial_indent="  ", subsequent_indent="  ")
+            output.result(f"no rule passes these of this shell; --env NAME would:\n{names}")
     else:
         received = tuple((name, value) for name, status, value, _, _ in rows if status in ("SET", "PASSED"))
         caption = f"{len(received)} variables for rank {spot.rank} on {spot.host}; --explain says why"

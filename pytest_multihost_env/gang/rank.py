@@ -150,7 +150,9 @@ def configure(session: wire.Message, line: Line) -> pytest.Config:
     options["override_ini"] = [*(options.get("override_ini") or []), f"cache_dir={private / 'cache'}"]
     options["plugins"] = [*(options.get("plugins") or []), "no:terminal"]
     if options.get("basetemp"):
-        options["basetemp"] = str(Path(options["basetemp"]) / f"rank{session['rank']}-{os.getpid()}")
+        own = Path(options["basetemp"]) / f"rank{session['rank']}-{os.getpid()}"
+        own.parent.mkdir(parents=True, exist_ok=True)  # on another host, or below a directory that xdist only named
+        options["basetemp"] = str(own)
     if session.get("cwd_on_path"):
         sys.path.insert(0, "")
     config = pytest.Config.fromdictargs(options, list(session["args"]))

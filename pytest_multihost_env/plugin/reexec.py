@@ -32,14 +32,32 @@ def change_over(config: pytest.Config) -> None:
         from pytest_multihost_env.provision import ProvisionRequest, ensure
 
         request = ProvisionRequest(source=settings.venv, target=settings.target)
-        generation = ensure(request, notify=lambda text: print(f"multihost-env: {text}", file=sys.stderr, flush=True))
+        generation = ensure(request, notify=_say)
         marks = probe.announce(generation, settings.venv)
     except MultihostError as error:
         raise usage(error) from None
     os.environ.update(marks)
     if settings.no_reexec:
         return
+    if left := _left_behind(generation.path):
+        _say(f"pytest now runs in the environment, which lacks these plugins of this one: {', '.join(left)}")
+        _say("install them into SOURCE to use them")
     _become(generation.path, list(config.invocation_params.args))
+
+
+def _say(text: str) -> None:
+    print(f"multihost-env: {text}", file=sys.stderr, flush=True)
+
+
+def _left_behind(prefix: Path) -> list[str]:
+    """Return the installed pytest plugins that `prefix` lacks: their options are unknown there."""
+    from importlib.metadata import entry_points
+
+    names = {point.dist.name for point in entry_points(group="pytest11") if point.dist is not None}
+    there = [path.name.lower() for path in prefix.glob("lib/python3*/site-packages/*.dist-info")]
+    return sorted(
+        name for name in names if not any(info.startswith(f"{name.lower().replace('-', '_')}-") for info in there)
+    )
 
 
 def _is_inside(source: Path) -> bool:

@@ -59,7 +59,7 @@ class MultihostSession:
         """Check all hosts as the setting `check` says; return what is wrong, or ""."""
         if not self.in_use:
             return ""
-        level = self.settings.check or ("smoke" if len(self.plan.allocation.hosts) > 1 else "off")
+        level = self.settings.check or ("smoke" if self.plan.has_other_hosts else "off")
         if level == "off":
             return ""
         from pytest_multihost_env.check import gate

@@ -32,6 +32,7 @@ REFUSED = {
     "source is no venv": (["--multihost-venv=plain"], ["plain", "remedy"]),
     "source without a Python": (["--multihost-venv=hollow"], ["hollow", "remedy"]),
     "target is the source": (["--multihost-venv=hollow", "--multihost-target=hollow"], ["remedy"]),
+    "a variable that is empty": (["--multihost-venv="], ["venv is empty", "--multihost-venv"]),
     "unknown launcher": (
         ["--multihost-launcher=nonsense"],
         ["no launcher called 'nonsense'", "auto, openmpi, mpich, local, ssh", "local: available"],

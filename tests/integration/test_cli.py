@@ -160,12 +160,14 @@ def test_verify_says_yes_and_then_what_changed(made: Path) -> None:
     module = next((made / "python_env").glob("lib/python3*/site-packages/only_in_source.py"))
     planted, before = module.with_name("planted.py"), module.read_bytes()
     try:
+        module.chmod(0o644)  # published files are read-only, which root does not notice
         module.write_text("__version__ = '6.6'\n")
         planted.touch()
         done = run(made, "verify", "python_env", "--json")
         text = run(made, "verify").stdout
     finally:
         module.write_bytes(before)
+        module.chmod(0o444)
         planted.unlink(missing_ok=True)
     found = json.loads(done.stdout)
     assert done.returncode == 1

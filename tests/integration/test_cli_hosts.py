@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,10 @@ import pytest
 from tests.environments import ROOT, make
 from tests.testbed.bed import Testbed
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(os.geteuid() != 0, reason="gives files to another user, which takes root"),
+]
 
 SYSTEM_PYTHON = "/usr/bin/python3"
 HOSTS = ["--hosts", "n1:2,n2:2,n3:2"]

@@ -113,6 +113,28 @@ def test_ways_of_running_that_ranks_must_bear(special: Path, args: tuple[str, ..
     assert (outcome.code, outcome.tests) == (0, {"test_good": "passed"}), outcome
 
 
+@pytest.mark.parametrize("layer", ["pyproject.toml", "multihost-env.toml", "pytest.ini"])
+def test_a_rank_never_provisions_and_is_no_controller(special: Path, layer: str) -> None:
+    source = special / "source"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", source], check=True, timeout=60)
+    suites.write(special, TWO + "    @two\n    def test_good(multihost): assert multihost.size == 2\n")
+    text = {
+        "pyproject.toml": f'[tool.multihost-env]\nvenv = "{source}"\n',
+        "multihost-env.toml": f'venv = "{source}"\n',
+        "pytest.ini": f"[pytest]\nmultihost_venv = {source}\n",
+    }
+    (special / layer).write_text(text[layer], encoding="utf-8")
+    outcome = suites.run(PYTHON, special)
+    assert (outcome.code, outcome.tests) == (0, {"test_good": "passed"}), outcome
+    assert "multihost: environment .python_env.d" in outcome.text
+
+
+def test_tmp_path_of_ranks_under_xdist(special: Path) -> None:
+    suites.write(special, TWO + "    @two\n    def test_it(multihost, tmp_path): (tmp_path / 'x').touch()\n")
+    outcome = suites.run(PYTHON, special, "-n2")
+    assert (outcome.code, outcome.tests) == (0, {"test_it": "passed"}), outcome
+
+
 def test_subtests_on_ranks(special: Path) -> None:
     body = """
     import unittest

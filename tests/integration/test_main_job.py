@@ -19,7 +19,11 @@ from tests import suites
 from tests.environments import ROOT, make
 from tests.testbed.bed import Testbed
 
-pytestmark = [pytest.mark.mpi_programs, pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.mpi_programs,
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(os.geteuid() != 0, reason="gives files to another user, which takes root"),
+]
 
 SYSTEM_PYTHON = "/usr/bin/python3"
 HOSTS = "--multihost-hosts=n1:2,n2:2,n3:2"

@@ -126,6 +126,8 @@ def other_file_system(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("/dev/shm is no file system of its own here")
     path = Path(tempfile.mkdtemp(prefix="copy-", dir=memory))
     yield path
+    for directory in [path, *path.rglob("*/")]:
+        directory.chmod(0o700)
     shutil.rmtree(path)
 
 

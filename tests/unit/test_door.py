@@ -78,5 +78,5 @@ def test_a_job_of_this_machine_listens_to_nobody_else() -> None:
 
 
 def test_a_host_without_an_address_is_named() -> None:
-    with pytest.raises(LaunchFailed, match="no-such-host.invalid"):
+    with pytest.raises(LaunchFailed, match=r"no-such-host\.invalid"):
         door.listeners(Placement((Place(0, "no-such-host.invalid", 0),)), local_only=False)
