@@ -59,12 +59,6 @@ class NotReady(MultihostError):
     exit_code = 3
 
 
-class HostsUnreachable(MultihostError):
-    """One or more hosts gave no answer (exit code 4)."""
-
-    exit_code = 4
-
-
 class LaunchFailed(MultihostError):
     """A launcher ended, or its ranks did not all report in, before the first test (exit code 4)."""
 

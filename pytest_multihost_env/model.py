@@ -218,7 +218,6 @@ class RankRecord:
         done: The rank said that it finished the test, after all reports.
         exit: Exit code of the rank's process (negative: the signal that killed it); None while it runs.
         lost: Why the channel to the rank ended, or None.
-        stacks: Python stacks at the time limit, or "".
         output: Tail of what the process wrote past pytest's capture.
     """
 
@@ -228,7 +227,6 @@ class RankRecord:
     done: bool = False
     exit: int | None = None
     lost: str | None = None
-    stacks: str = ""
     output: str = ""
 
 

@@ -113,7 +113,6 @@ class _State:
             done=self.done,
             exit=self.exit,
             lost=self.lost if self.exit is None or self._was_ended else None,
-            stacks=self.stacks,
             output=self.output,
         )
 

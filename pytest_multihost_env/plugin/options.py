@@ -13,6 +13,8 @@ from pytest_multihost_env.config.table import SETTINGS, Setting
 
 INI_TYPES = {"bool": "bool", "list": "linelist"}
 
+_IN_USE: pytest.StashKey[bool] = pytest.StashKey()
+
 
 def add_options(parser: pytest.Parser) -> None:
     """Add one group with an option and an ini twin for each setting."""
@@ -48,12 +50,16 @@ def is_rank() -> bool:
 
 
 def in_use(config: pytest.Config) -> bool:
-    """Whether anything of ours was asked for; cheap, since every run of pytest asks.
+    """Whether anything of ours was asked for; found out once, since every run of pytest asks at each of its stages.
 
     An empty value counts: `--multihost-venv=$VENV` with nothing in VENV must be refused, not passed over.
     """
-    if is_rank():
-        return False
+    if _IN_USE not in config.stash:
+        config.stash[_IN_USE] = not is_rank() and _asked(config)
+    return config.stash[_IN_USE]
+
+
+def _asked(config: pytest.Config) -> bool:
     options, ini = given(config)
     if (
         any(value not in (None, False) for value in options.values())

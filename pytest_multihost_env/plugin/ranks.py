@@ -119,7 +119,6 @@ class Ranks:
         def env(place: Place) -> Mapping[str, str]:
             return plan.rank_env(place, shape.ranks, marker).values
 
-        flags = ["-P"] if sys.flags.safe_path or "" not in sys.path else []
         return Script(
             argv=(str(plan.facts.python), "-P", "-m", "pytest_multihost_env.gang.rank", "{channel}", "{stacks}"),
             env=env,
@@ -128,7 +127,7 @@ class Ranks:
             session={
                 "options": self._options(),
                 "args": list(dict.fromkeys(str(item.path) for item in self._items[shape])),
-                "cwd_on_path": not flags,
+                "cwd_on_path": "" in sys.path and not sys.flags.safe_path,
                 "hosts": list(hosts),
             },
             mpi=plan.program.launcher.traits.mpi,

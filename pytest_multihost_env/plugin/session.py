@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_multihost_env.errors import HostsUnreachable, MultihostError, UsageProblem
+from pytest_multihost_env.errors import MultihostError
 from pytest_multihost_env.model import Completed
 from pytest_multihost_env.plugin.options import given, in_use
 
@@ -43,7 +43,7 @@ class MultihostSession:
 
         return plan.foreseen(self.settings) if self.settings.dry_run else plan.make(self.settings)
 
-    @functools.cached_property
+    @property
     def in_use(self) -> bool:
         """Whether anything of ours was asked for."""
         return in_use(self._config)
@@ -90,5 +90,4 @@ def print_plan(config: pytest.Config) -> int | None:
 
 def usage(error: MultihostError) -> pytest.UsageError:
     """Return what pytest shows, with exit code 4, for an error of ours."""
-    label = {UsageProblem: "", HostsUnreachable: "hosts: "}.get(type(error), "")
-    return pytest.UsageError(f"multihost-env: {label}{error}")
+    return pytest.UsageError(f"multihost-env: {error}")
