@@ -239,3 +239,20 @@ class Completed:
     stdout: str
     stderr: str
     error: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ReadFile:
+    """A file whose content was read once: while inode, size and time are these, its digest is that one.
+
+    Attributes:
+        inode: Its number (stat(2), `st_ino`).
+        size: In bytes.
+        mtime_ns: Time of its last change, in nanoseconds.
+        digest: Digest of its content, as the manifest writes it.
+    """
+
+    inode: int
+    size: int
+    mtime_ns: int
+    digest: str

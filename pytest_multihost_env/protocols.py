@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from pytest_multihost_env.model import Allocation, Command, LaunchSpec, Traits
+from pytest_multihost_env.model import Allocation, Command, LaunchSpec, ReadFile, Traits
 
 
 class HostSource(Protocol):
@@ -40,6 +41,51 @@ class Launcher(Protocol):
         ...
 
 
+class Progress(Protocol):
+    """Shows how far a long piece of work has come; called by the process that builds, one stage at a time."""
+
+    def begin(self, stage: str, files: int | None = None, size: int | None = None) -> None:
+        """Begin `stage` ("copying"); `files` and `size` (bytes) are what there is to do, None when nobody knows."""
+        ...
+
+    def advance(self, files: int, size: int) -> None:
+        """Note that so many more files and bytes are done.  May be called often, from one thread at a time."""
+        ...
+
+    def end(self) -> None:
+        """End the stage, also after a failure."""
+        ...
+
+
+class Silent:
+    """Progress that nobody looks at."""
+
+    def begin(self, stage: str, files: int | None = None, size: int | None = None) -> None:
+        """Do nothing."""
+
+    def advance(self, files: int, size: int) -> None:
+        """Do nothing."""
+
+    def end(self) -> None:
+        """Do nothing."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Work:
+    """What a build gets beside its source: whom to tell, and where to note what it has read.
+
+    Attributes:
+        notify: Receives a sentence that a person may want to know.
+        progress: Shows how far it has come.
+        read: For files of the destination whose content went through this process's hands: what was read, by the
+            path relative to the destination.  The manifest need not read them again while they are unchanged.
+    """
+
+    notify: Callable[[str], None] = lambda _text: None
+    progress: Progress = dataclasses.field(default_factory=Silent)
+    read: dict[str, ReadFile] = dataclasses.field(default_factory=dict)
+
+
 class Builder(Protocol):
     """Makes a tree out of one kind of SOURCE."""
 
@@ -53,7 +99,7 @@ class Builder(Protocol):
         """Return a digest that changes when the outcome of `build` would."""
         ...
 
-    def build(self, source: Path, destination: Path) -> None:
+    def build(self, source: Path, destination: Path, work: Work) -> None:
         """Put a virtual environment into `destination`, which does not exist yet.
 
         Raises:

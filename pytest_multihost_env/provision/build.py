@@ -11,6 +11,7 @@ import pytest_multihost_env
 from pytest_multihost_env import files
 from pytest_multihost_env.errors import MultihostError, NotReady
 from pytest_multihost_env.model import Generation
+from pytest_multihost_env.protocols import Work
 from pytest_multihost_env.provision import actor, manifest, publish, target
 from pytest_multihost_env.provision.actor import Actor
 from pytest_multihost_env.provision.adopt import adopt
@@ -62,8 +63,9 @@ def build(job: Job, lease: Lease) -> Generation:
 
 def _make(job: Job, attempt: Path, me: Actor) -> tuple[str, tuple[str, ...]]:
     """Build at `attempt` and return the manifest's digest and what was added."""
-    job.recipe.builder.build(job.place.source, attempt)
-    added = job.recipe.finish(attempt, job.place.source)
+    work = Work(notify=job.notify, progress=job.progress)
+    job.recipe.builder.build(job.place.source, attempt, work)
+    added = job.recipe.finish(attempt, job.place.source, work)
     if key_of(job.place, job.recipe) != job.key:
         raise NotReady(
             f"{job.place.source} was changed while it was copied",

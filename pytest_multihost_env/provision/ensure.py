@@ -18,6 +18,7 @@ from types import FrameType
 
 from pytest_multihost_env.errors import NotReady
 from pytest_multihost_env.model import Generation
+from pytest_multihost_env.protocols import Progress, Silent
 from pytest_multihost_env.provision import publish, target
 from pytest_multihost_env.provision import recipe as recipes
 from pytest_multihost_env.provision.adopt import Damaged
@@ -32,20 +33,23 @@ _DOUBT = 5.0
 """Seconds for which the lease's directory may refuse before one builds without a lease."""
 
 
-def ensure(request: ProvisionRequest, *, notify: Notify, recipe: Recipe | None = None) -> Generation:
+def ensure(
+    request: ProvisionRequest, *, notify: Notify, recipe: Recipe | None = None, progress: Progress | None = None
+) -> Generation:
     """Return the environment for `request`, made now or by whoever was first.
 
     Args:
         request: What is wanted.
         notify: Told, in a sentence, whom this call waits for and what it found damaged.
         recipe: How to build; None: by what the source is.
+        progress: Shows how far a build of this call has come.
 
     Raises:
         UsageProblem: Source or target cannot be; nothing was created.
         NotReady: It could not be built, or its builder did not finish in time.
     """
     try:
-        job, stands = _look(request, notify, recipe)
+        job, stands = _look(request, notify, recipe, progress or Silent())
         if stands is None:
             target.trusted_path(target.nearest(job.place.target.parent), request.owners)
             if not job.slot.names():
@@ -67,11 +71,13 @@ def preview(request: ProvisionRequest, *, recipe: Recipe | None = None) -> Gener
     Raises:
         UsageProblem: Source or target cannot be.
     """
-    job, stands = _look(request, lambda _: None, recipe)
+    job, stands = _look(request, lambda _: None, recipe, Silent())
     return stands if stands is not None else job.slot.attempts
 
 
-def _look(request: ProvisionRequest, notify: Notify, recipe: Recipe | None) -> tuple[Job, Generation | None]:
+def _look(
+    request: ProvisionRequest, notify: Notify, recipe: Recipe | None, progress: Progress
+) -> tuple[Job, Generation | None]:
     """Return the job, and what stands already and is good."""
     began = time.monotonic()
     place = target.examine(request.source, request.target, force=request.force)
@@ -81,7 +87,7 @@ def _look(request: ProvisionRequest, notify: Notify, recipe: Recipe | None) -> t
         recipes.choose(place.source, [recipe.builder])
     key = key_of(place, recipe)
     number = publish.newest(place, key)
-    job = Job(request, recipe, place, key, publish.slot(place, key, number or 0), notify, began)
+    job = Job(request, recipe, place, key, publish.slot(place, key, number or 0), notify, progress, began)
     if number is None:
         return job, None
     try:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest_multihost_env
 from pytest_multihost_env.model import Generation
+from pytest_multihost_env.protocols import Progress
 from pytest_multihost_env.provision import manifest
 from pytest_multihost_env.provision.adopt import adopt
 from pytest_multihost_env.provision.publish import Slot
@@ -56,6 +57,7 @@ class Job:
     key: str
     slot: Slot
     notify: Notify
+    progress: Progress
     began: float
 
     def adopted(self) -> Generation | None:

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from pytest_multihost_env.errors import UsageProblem
-from pytest_multihost_env.protocols import Builder
+from pytest_multihost_env.protocols import Builder, Work
 
-Finish = Callable[[Path, Path], tuple[str, ...]]
-"""`finish(env, source)` completes a built tree in place; returns the distributions that it added."""
+Finish = Callable[[Path, Path, Work], tuple[str, ...]]
+"""`finish(env, source, work)` completes a built tree in place; returns the distributions that it added."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -64,14 +64,18 @@ def standard(source: Path, overlay: Sequence[str]) -> Recipe:
 
 
 def _finishing(overlay: tuple[str, ...]) -> Finish:
-    def finish(env: Path, source: Path) -> tuple[str, ...]:
+    def finish(env: Path, source: Path, work: Work) -> tuple[str, ...]:
         from pytest_multihost_env.provision import bundle, hermetic, relocate
         from pytest_multihost_env.provision import overlay as adding
 
-        bundle.bundle_interpreter(env)
-        relocate.relocate(env, source)
-        added = adding.add_missing(env, env / "bin" / "python", overlay)
-        hermetic.prove(env, original=source)
+        work.progress.begin("finishing")
+        try:
+            bundle.bundle_interpreter(env)
+            relocate.relocate(env, source)
+            added = adding.add_missing(env, env / "bin" / "python", overlay)
+            hermetic.prove(env, original=source)
+        finally:
+            work.progress.end()
         return added
 
     return finish

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from pytest_multihost_env.errors import NotReady
+from pytest_multihost_env.protocols import Work
 from pytest_multihost_env.provision import ask, elf, pyvenv
 from pytest_multihost_env.provision.builders import VenvBuilder
 from pytest_multihost_env.provision.bundle import Bundle, bundle_interpreter
@@ -46,7 +47,7 @@ def make_source(python: str, top: Path) -> Path:
 
 def provision(source: Path, env: Path) -> tuple[Bundle, tuple[str, ...]]:
     assert VenvBuilder().refuses(source) is None
-    VenvBuilder().build(source, env)
+    VenvBuilder().build(source, env, Work())
     bundle = bundle_interpreter(env)
     relocate(env, source)
     return bundle, add_missing(env, env / "bin" / "python", ["pytest-multihost-env"])
@@ -194,7 +195,7 @@ class TestTree:
     def test_any_place_will_do(self, made: Made, tmp_path: Path, name: str) -> None:
         target = tmp_path / name / "env"
         target.parent.mkdir()
-        VenvBuilder().build(made.env, target)
+        VenvBuilder().build(made.env, target, Work())
         bundle_interpreter(target)
         relocate(target, made.env)
         assert isinstance(prove(target), Proof)

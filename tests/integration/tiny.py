@@ -17,6 +17,7 @@ from pathlib import Path
 
 from pytest_multihost_env import provision
 from pytest_multihost_env.errors import MultihostError, NotReady
+from pytest_multihost_env.protocols import Work
 
 
 @dataclasses.dataclass
@@ -45,7 +46,7 @@ class TinyBuilder:
                 digest.update(path.read_bytes())
         return digest.hexdigest()
 
-    def build(self, source: Path, destination: Path) -> None:
+    def build(self, source: Path, destination: Path, work: Work) -> None:
         self._note("begin")
         destination.mkdir()
         for path in sorted(source.rglob("*")):
@@ -70,7 +71,7 @@ class TinyBuilder:
             os.close(fd)
 
 
-def finish(env: Path, source: Path) -> tuple[str, ...]:
+def finish(env: Path, source: Path, work: Work) -> tuple[str, ...]:
     (env / "finished").write_text(str(source))
     return ("addition 1.0",)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pytest_multihost_env.errors import NotReady
+from pytest_multihost_env.protocols import Work
 from pytest_multihost_env.provision.builders import VenvBuilder
 from pytest_multihost_env.provision.copy import copy_tree
 
@@ -117,7 +118,7 @@ def test_what_vanishes_is_named(source: Path) -> None:
 
 
 def test_a_copy_has_the_fingerprint_of_its_source(source: Path, special: Path) -> None:
-    VenvBuilder().build(source, special / "copy")
+    VenvBuilder().build(source, special / "copy", Work())
     copy_tree(source, special / "again")
     assert VenvBuilder().fingerprint(special / "copy") == VenvBuilder().fingerprint(source)
     assert VenvBuilder().fingerprint(special / "again") == VenvBuilder().fingerprint(source)

@@ -7,6 +7,7 @@ import operator
 import os
 from pathlib import Path
 
+from pytest_multihost_env.protocols import Work
 from pytest_multihost_env.provision import mishaps
 from pytest_multihost_env.provision.copy import copy_tree
 from pytest_multihost_env.provision.pyvenv import read
@@ -54,13 +55,17 @@ class VenvBuilder:
         with mishaps.named("looking through the source"):
             return _fingerprint(source)
 
-    def build(self, source: Path, destination: Path) -> None:
+    def build(self, source: Path, destination: Path, work: Work) -> None:
         """Copy `source` to `destination`; the interpreter may still lie outside (`bundle`) and paths be old.
 
         Raises:
             NotReady: Something could not be copied; `destination` is then removed.
         """
-        copy_tree(source, destination)
+        work.progress.begin("copying")
+        try:
+            copy_tree(source, destination)
+        finally:
+            work.progress.end()
 
 
 def _fingerprint(source: Path) -> str:
