@@ -216,7 +216,7 @@ def test_a_failed_build_leaves_its_reason_and_the_next_call_tries_again(source: 
 
 
 def test_an_unexpected_error_is_a_reason_too(source: Path, target: Path) -> None:
-    def broken(env: Path, source: Path) -> tuple[str, ...]:
+    def broken(env: Path, source: Path, work: object) -> tuple[str, ...]:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(env / "bin" / "python"))
 
     request = provision.ProvisionRequest(source, target)
