@@ -15,6 +15,7 @@ import pytest
 from pytest_multihost_env import provision
 from pytest_multihost_env.errors import NotReady, UsageProblem
 from pytest_multihost_env.model import Generation
+from pytest_multihost_env.protocols import Work
 from pytest_multihost_env.provision import manifest
 from tests.integration.tiny import TinyBuilder, finish, make_source
 
@@ -216,7 +217,7 @@ def test_a_failed_build_leaves_its_reason_and_the_next_call_tries_again(source: 
 
 
 def test_an_unexpected_error_is_a_reason_too(source: Path, target: Path) -> None:
-    def broken(env: Path, source: Path, work: object) -> tuple[str, ...]:
+    def broken(env: Path, source: Path, work: Work) -> tuple[str, ...]:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(env / "bin" / "python"))
 
     request = provision.ProvisionRequest(source, target)
@@ -227,7 +228,7 @@ def test_an_unexpected_error_is_a_reason_too(source: Path, target: Path) -> None
 
 
 def test_a_source_that_changes_meanwhile_is_not_published(source: Path, target: Path) -> None:
-    def meddle(env: Path, source: Path) -> tuple[str, ...]:
+    def meddle(env: Path, source: Path, work: Work) -> tuple[str, ...]:
         (source / "late").write_text("x")
         return ()
 
@@ -238,7 +239,7 @@ def test_a_source_that_changes_meanwhile_is_not_published(source: Path, target: 
 
 
 def test_a_pipe_in_the_source_is_named(source: Path, target: Path) -> None:
-    def plant(env: Path, source: Path) -> tuple[str, ...]:
+    def plant(env: Path, source: Path, work: Work) -> tuple[str, ...]:
         os.mkfifo(env / "pipe")
         return ()
 
