@@ -1,14 +1,22 @@
-"""The fixture `testbed` and what it brings: a marker, a skip with the reason, and a look around after each test."""
+"""The fixture `testbed` and what it brings: a marker, a skip with the reason, and a look around after each test.
+
+`stale_mounts` is the smaller sister: no hosts, but storage as several hosts see it.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.testbed.bed import Testbed, Unavailable
+from tests.testbed.mounts import StaleMounts
+from tests.testbed.mounts import Unavailable as NoMounts
 
 REQUIRE = "MULTIHOST_TESTBED"
 """Set to `require`, a machine that cannot hold a testbed is a failure and not a skip."""
@@ -43,6 +51,22 @@ def testbed() -> Iterator[Testbed]:
         yield bed
     finally:
         bed.down()
+
+
+@pytest.fixture
+def stale_mounts(special: Path) -> Iterator[Callable[..., StaleMounts]]:
+    """`stale_mounts("n1", "n2", cache=5.0)`: one directory as these hosts see it, each with caches of its own."""
+    with contextlib.ExitStack() as stack:
+
+        def make(*hosts: str, cache: float = 5.0, seed: int = 0) -> StaleMounts:
+            base = special / f"storage {secrets.token_hex(2)}"
+            try:
+                return stack.enter_context(StaleMounts(base, hosts, cache=cache, seed=seed))
+            except NoMounts as error:
+                skip_or_fail(str(error))
+                raise AssertionError("not reached") from None
+
+        yield make
 
 
 @pytest.fixture(autouse=True)
