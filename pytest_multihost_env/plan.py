@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from pytest_multihost_env import environ, hosts, probe, registry
-from pytest_multihost_env.config import Settings
-from pytest_multihost_env.errors import LaunchFailed, MultihostError
+from pytest_multihost_env.config import Settings, binding
+from pytest_multihost_env.errors import LaunchFailed, MultihostError, UsageProblem
 from pytest_multihost_env.launch.job import Job, Program
 from pytest_multihost_env.launch.select import Search, choose
 from pytest_multihost_env.model import Allocation, Completed, Generation, Place, Placement, RankEnv, Shape, Variable
@@ -60,7 +60,13 @@ class Plan:
     @functools.cached_property
     def rules(self) -> environ.Rules:
         """Which variables the ranks receive."""
-        return environ.Rules.from_settings(self.settings)
+        found = binding.read(self.settings.rank_binding, self.facts.environ, self.facts.cwd)
+        return environ.Rules.from_settings(self.settings, found)
+
+    @functools.cached_property
+    def _everyone(self) -> tuple[Place, ...]:
+        """The places of as many ranks as the job has slots."""
+        return place(Shape(self.allocation.slots), self.allocation).places
 
     def rank_env(self, spot: Place, size: int, marker: Mapping[str, str] | None = None) -> RankEnv:
         """Return the environment of one rank with the reason for each variable."""
@@ -81,6 +87,22 @@ class Plan:
             UsageProblem: Something that was asked for cannot be acted on.
         """
         _ = self.allocation, self.program, self.rules
+        self.refuse_unbound(self.settings.ranks or 0)
+
+    def refuse_unbound(self, size: int) -> None:
+        """Refuse `size` ranks where rank bindings speak of fewer.
+
+        Raises:
+            UsageProblem: Some ranks have no entry.
+        """
+        bound = self.rules.binding.size
+        if bound and size > bound:
+            raise UsageProblem(
+                f"rank {bound} has no entry in rank_bindings, and {size} ranks are asked for",
+                where=", ".join(str(path) for path in self.settings.rank_binding),
+                expected=f"an entry for each of the ranks 0 to {size - 1}",
+                hint="add the missing ranks, or ask for fewer",
+            )
 
     def header(self) -> list[str]:
         """Return what a person wants to see before the first test, a line for each thing."""
@@ -187,12 +209,13 @@ class Plan:
         output = dict.fromkeys(places, "")
         answers: dict[int, Completed] = {}
         for spot in places.values():
+            first = next((one for one in self._everyone if one.host == spot.host), spot)
             job.send(
                 spot.rank,
                 {
                     "t": "start",
                     "argv": list(argv),
-                    "env": self.rank_env(spot, len(places)).values,
+                    "env": self.rank_env(first, len(self._everyone)).values,
                     "keep": list(environ.LAUNCHER_OWNED),
                     "cwd": "/",
                     "stdin": stdin,

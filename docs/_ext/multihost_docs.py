@@ -56,6 +56,9 @@ def _profile(profile: Profile) -> list[str]:
     for label, names in (("passes", profile.passes), ("blocks", profile.blocks)):
         if names:
             lines += [f": {label} " + ", ".join(f"`{name}`" for name in names), ""]
+    if profile.defaults:
+        pairs = ", ".join(f"`{name}={value}`" for name, value in profile.defaults)
+        lines += [f": with a rank binding, sets by default {pairs}", ""]
     return [*lines, ""]
 
 

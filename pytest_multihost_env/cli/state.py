@@ -80,7 +80,7 @@ def _option(setting: Setting) -> Callable[[F], F]:
     declared = (f"--{setting.name}", setting.attribute)
     if setting.kind == "bool":
         return click.option(*declared, is_flag=True, default=None, help=text)
-    return click.option(*declared, metavar=setting.metavar, multiple=setting.adds, help=text)
+    return click.option(*declared, metavar=setting.metavar, multiple=setting.repeatable, help=text)
 
 
 def load(given: dict[str, Any]) -> Settings:

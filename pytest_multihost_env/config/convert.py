@@ -17,6 +17,7 @@ _FALSE = ("0", "false", "no", "off")
 _EXPECTED: dict[Kind, str] = {
     "str": "a string",
     "path": "a path as a string",
+    "paths": "a path, or a list of paths",
     "int": "a whole number of at least 1",
     "seconds": "a positive number of seconds",
     "bool": "true or false",
@@ -107,6 +108,16 @@ def _path(setting: Setting, raw: object, source: Source) -> Path:
     return source.base / text
 
 
+def _paths(setting: Setting, raw: object, source: Source) -> tuple[Path, ...]:
+    if isinstance(raw, str) and not source.typed:
+        raw = [line for line in raw.splitlines() if line.strip()]
+    if isinstance(raw, (str, Path)):
+        raw = [raw]
+    if not isinstance(raw, (list, tuple)):
+        raise _wrong(setting, raw, source)
+    return tuple(_path(setting, part, source) for part in raw)
+
+
 def _int(setting: Setting, raw: object, source: Source) -> int:
     if isinstance(raw, str) and not source.typed and re.fullmatch(r"\s*[0-9]{1,9}\s*", raw):
         raw = int(raw)
@@ -183,6 +194,7 @@ def _args(setting: Setting, raw: object, source: Source) -> tuple[str, ...]:
 _CONVERTERS: dict[Kind, Callable[[Setting, object, Source], object]] = {
     "str": _str,
     "path": _path,
+    "paths": _paths,
     "int": _int,
     "seconds": _seconds,
     "bool": _bool,

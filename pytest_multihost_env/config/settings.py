@@ -59,6 +59,7 @@ class Settings:
     launcher_args: tuple[str, ...]
     ranks: int | None
     timeout: float
+    rank_binding: tuple[Path, ...]
     env: tuple[str, ...] = dataclasses.field(repr=False)
     pass_: tuple[str, ...]
     block: tuple[str, ...]

@@ -6,7 +6,7 @@ import dataclasses
 import keyword
 from typing import Final, Literal
 
-Kind = Literal["str", "path", "int", "seconds", "bool", "list", "args"]
+Kind = Literal["str", "path", "paths", "int", "seconds", "bool", "list", "args"]
 
 ALL_PROFILES: Final = ("tenstorrent", "torch", "mpi", "ci")
 
@@ -17,7 +17,7 @@ class Setting:
 
     Attributes:
         name: Its name, as in the file and after `--multihost-`.
-        kind: What its value is; `args` is a command line, split as a shell splits it.
+        kind: What its value is; `args` is a command line, split as a shell splits it; `paths` is one path or several.
         help: One sentence for `--help` and the docs.
         default: The value when no layer gives one.
         metavar: Placeholder in `--help`; None for a flag.
@@ -44,6 +44,11 @@ class Setting:
         """Name of the attribute of `Settings`."""
         plain = self.name.replace("-", "_")
         return f"{plain}_" if keyword.iskeyword(plain) else plain
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether the option may be given several times."""
+        return self.adds or self.kind == "paths"
 
     @property
     def option(self) -> str:
@@ -78,6 +83,13 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("launcher-args", "args", "appended to the launcher's command", default=(), metavar="STR"),
     Setting("ranks", "int", "also run every test that has no marker on N ranks", metavar="N"),
     Setting("timeout", "seconds", "limit for one test on its ranks, in seconds", default=300.0, metavar="S"),
+    Setting(
+        "rank-binding",
+        "paths",
+        "variables for each rank: the YAML that tt-run reads; several files are merged (repeatable)",
+        default=(),
+        metavar="FILE",
+    ),
     Setting(
         "env",
         "list",

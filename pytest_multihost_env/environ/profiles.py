@@ -14,11 +14,14 @@ class Profile:
         name: What `profiles = [...]` calls it.
         passes: Beginnings of the names that are passed automatically.
         blocks: Names, or patterns with `*`, that are not passed automatically though a beginning matches.
+        defaults: With a rank binding, what these variables are where the shell has nothing to pass; `{cwd}` is the
+            working directory.
     """
 
     name: str
     passes: tuple[str, ...] = ()
     blocks: tuple[str, ...] = ()
+    defaults: tuple[tuple[str, str], ...] = ()
 
 
 BASE: Final = Profile(
@@ -54,6 +57,13 @@ PROFILES: Final[dict[str, Profile]] = {
                 "TT_RUN_ORIGINAL_CWD",
                 "TT_METAL_MOCK_CLUSTER_DESC_PATH",
                 "TT_VISIBLE_DEVICES",
+            ),
+            defaults=(
+                ("TT_METAL_HOME", "{cwd}"),
+                ("TT_METAL_RUNTIME_ROOT", "{TT_METAL_HOME}"),
+                ("PYTHONPATH", "{cwd}"),
+                ("LD_LIBRARY_PATH", "{cwd}/build/lib"),
+                ("TT_RUN_ORIGINAL_CWD", "{cwd}"),
             ),
         ),
         Profile(

@@ -1,6 +1,6 @@
 """The environment of one rank: layers from the weakest to the strongest, each decision with its reason.
 
-passthrough < managed < configured (file, then `--multihost-env`) < host < rank < marker.
+passthrough < managed < configured (file, then `--multihost-env`) < global_env < host < rank < env_overrides < marker.
 """
 
 from __future__ import annotations
@@ -51,10 +51,14 @@ def rank_env(
     decided = {variable.name: variable for variable in _automatic(rules, launch)}
     layers = (
         _managed(launch, prefix),
+        _defaults(rules, launch),
+        (_bound(change, "rank binding") for change in rules.binding.derived.get(rank, ())),
         (_assigned(change, "for all ranks") for change in rules.configured),
         _wanted(rules.wanted, launch, decided),
+        (_bound(change, "global_env") for change in rules.binding.everywhere),
         _for_host(rules, host),
         (_assigned(change, f"for rank {rank}") for change in rules.ranks.get(rank, ())),
+        (_bound(change, "env_overrides") for change in rules.binding.ranks.get(rank, ())),
         (Variable(name, value, "SET", "env of the test", "marker") for name, value in marker.items()),
     )
     for layer in layers:
@@ -130,6 +134,21 @@ def _assigned(change: Assignment, whom: str) -> Variable:
     if change.value is None:
         return Variable(change.name, None, "UNSET", f"unset {whom}", change.origin)
     return Variable(change.name, change.value, "SET", f"set {whom}", change.origin)
+
+
+def _bound(change: Assignment, rule: str) -> Variable:
+    return Variable(change.name, change.value, "UNSET" if change.value is None else "SET", rule, change.origin)
+
+
+def _defaults(rules: Rules, launch: Mapping[str, str]) -> Iterator[Variable]:
+    """Yield what tt-run sets where the shell has nothing to pass."""
+    known = {**launch, "cwd": str(rules.binding.cwd)}
+    for name, template, origin in rules.defaults:
+        # One that is blocked never comes from the shell, so that it is always the default.
+        if launch.get(name) and rules.blocking(name, rules.passing(name)) is None:
+            continue
+        known[name] = template.format_map(known)
+        yield Variable(name, known[name], "SET", "managed: default with a rank binding", origin)
 
 
 def _wanted(wanted: Iterable[Wanted], launch: Mapping[str, str], decided: Mapping[str, Variable]) -> Iterator[Variable]:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 
 from pytest_multihost_env.config import Assignment, Settings
+from pytest_multihost_env.config.binding import Binding
 from pytest_multihost_env.environ.profiles import BASE, PROFILES, Profile
 from pytest_multihost_env.errors import UsageProblem
 from pytest_multihost_env.names import valid_variable
@@ -58,6 +59,8 @@ class Rules:
         wanted: Variables of the setting `env`, weakest first.
         hosts: Changes for one host.
         ranks: Changes for one rank.
+        binding: What the rank-binding files say.
+        defaults: Name, template and profile of the variables that profiles set with a rank binding.
     """
 
     passes: tuple[Rule, ...]
@@ -66,10 +69,12 @@ class Rules:
     wanted: tuple[Wanted, ...] = ()
     hosts: Mapping[str, tuple[Assignment, ...]] = dataclasses.field(default_factory=dict)
     ranks: Mapping[int, tuple[Assignment, ...]] = dataclasses.field(default_factory=dict)
+    binding: Binding = dataclasses.field(default_factory=Binding)
+    defaults: tuple[tuple[str, str, str], ...] = ()
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> Rules:
-        """Return the rules that `settings` and its profiles make.
+    def from_settings(cls, settings: Settings, binding: Binding | None = None) -> Rules:
+        """Return the rules that `settings`, its profiles and its rank bindings make.
 
         Raises:
             UsageProblem: A prefix, a pattern, a profile or the name of a variable is none.
@@ -89,6 +94,10 @@ class Rules:
             wanted=tuple(_wanted(item.value, item.origin) for item in settings.items["env"]),
             hosts=settings.environment.hosts,
             ranks=settings.environment.ranks,
+            binding=binding or Binding(),
+            defaults=tuple((*default, origins[one.name]) for one in profiles for default in one.defaults)
+            if binding and binding.size
+            else (),
         )
 
     def passing(self, name: str) -> Rule | None:

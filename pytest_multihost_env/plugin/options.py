@@ -29,7 +29,7 @@ def add_options(parser: pytest.Parser) -> None:
 def _arguments(setting: Setting) -> dict[str, Any]:
     if setting.kind == "bool":
         return {"action": "store_true"}
-    if setting.adds:
+    if setting.repeatable:
         return {"action": "append", "metavar": setting.metavar}
     return {"metavar": setting.metavar} | ({"choices": setting.choices} if setting.choices else {})
 

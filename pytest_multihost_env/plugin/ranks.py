@@ -97,8 +97,10 @@ class Ranks:
 
         Raises:
             LaunchFailed: It could not be started; names rank, host and reason.
+            UsageProblem: Rank bindings do not speak of all its ranks.
         """
         plan = self._state.plan
+        plan.refuse_unbound(shape.ranks)
         try:
             job = plan.start(place(shape, plan.allocation))
         except LaunchFailed as error:

@@ -28,9 +28,10 @@ def change_over(config: pytest.Config) -> None:
         settings = session.settings
         if settings.venv is None or settings.dry_run or _is_inside(settings.venv):
             return
-        from pytest_multihost_env import probe
+        from pytest_multihost_env import plan, probe
         from pytest_multihost_env.provision import ProvisionRequest, ensure
 
+        _ = plan.make(settings).rules  # refused now, or after everything is made
         request = ProvisionRequest(source=settings.venv, target=settings.target)
         generation = ensure(request, notify=_say)
         marks = probe.announce(generation, settings.venv)

@@ -51,7 +51,7 @@ def test_options_that_are_settings_have_the_words_of_the_table() -> None:
     for option, setting in shared:
         assert option.help == setting.help[:1].upper() + setting.help[1:] + "."
         assert option.metavar == setting.metavar
-        assert option.multiple == setting.adds
+        assert option.multiple == setting.repeatable
 
 
 @pytest.mark.parametrize(

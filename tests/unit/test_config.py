@@ -60,6 +60,7 @@ SAMPLES = {
     "launcher-args": ("-x 'a b'", ("-x", "a b")),
     "ranks": ("3", 3),
     "timeout": ("2.5", 2.5),
+    "rank-binding": ("/a b.yaml\n/c,d.yaml", (Path("/a b.yaml"), Path("/c,d.yaml"))),
     "env": ("A=b, c", ("A=b, c",)),
     "pass": ("A_,B_", ("A_", "B_")),
     "block": ("A_*", ("A_*",)),
@@ -123,6 +124,17 @@ def test_relative_paths_have_one_base_for_each_layer(special: Path) -> None:
     assert settings.target == root / "t", "the target is one directory, whatever the working directory"
     assert settings.hostfile == root / "hosts"
     assert config.load({"venv": "~/v"}, {"HOME": "/h"}, {}, root).venv == Path("/h/v")
+
+
+def test_several_paths_are_relative_like_one(special: Path) -> None:
+    root, cwd = special / "root", special / "elsewhere"
+    root.mkdir()
+    write(root, 'rank-binding = ["a.yaml", "~/b.yaml"]')
+    assert config.load({}, {"HOME": "/h"}, {}, root).rank_binding == (root / "a.yaml", Path("/h/b.yaml"))
+    given = {"rank-binding": ["c.yaml", "/d.yaml"]}
+    assert config.load(given, {}, {}, root, cwd=cwd).rank_binding == (cwd / "c.yaml", Path("/d.yaml"))
+    write(root, 'rank-binding = "a b.yaml"')
+    assert config.load({}, {}, {}, root).rank_binding == (root / "a b.yaml",)
 
 
 def test_the_files_of_rootdir_are_read_together(special: Path) -> None:
@@ -199,6 +211,9 @@ def test_an_unknown_key_is_named_with_its_nearest(special: Path, text: str, key:
         ('strict = "yes"', "strict is of type string", "true or false"),
         ("venv = 3", "venv is of type integer 3", "path"),
         ('venv = ""', "venv is empty", "path"),
+        ("rank-binding = 3", "rank-binding is of type integer", "path"),
+        ("rank-binding = [3]", "rank-binding is of type integer", "path"),
+        ('rank-binding = ""', "rank-binding is empty", "path"),
         ('profiles = "torch"', "profiles is of type string", "list"),
         ('profiles = ["tortch"]', "profiles cannot be 'tortch'", "torch"),
         ("environment = 1", "environment is of type integer", "table"),

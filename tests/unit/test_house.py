@@ -34,6 +34,7 @@ HEAVY = [
     "packaging.requirements",
     "psutil",
     "rich",
+    "yaml",
 ]
 
 
