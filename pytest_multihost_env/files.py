@@ -70,16 +70,16 @@ def settled(call: Callable[[], T], transient: frozenset[int] | set[int] = _NOT_Y
         time.sleep(0.02)
 
 
-def read_record(path: Path) -> Record:
+def read_record(path: Path, limit: int = 1 << 20) -> Record:
     """Return what `publish_once` put at `path`, a name that was listed; symlinks are read, not followed.
 
     Raises:
-        OSError: It is gone, or is not a plain file.
+        OSError: It is gone, is not a plain file, or has more than `limit` bytes.
     """
-    return settled(lambda: _read_record(path))
+    return settled(lambda: _read_record(path, limit))
 
 
-def _read_record(path: Path) -> Record:
+def _read_record(path: Path, limit: int) -> Record:
     try:
         fd = os.open(path, _READ)
     except OSError as error:
@@ -90,7 +90,9 @@ def _read_record(path: Path) -> Record:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "not a plain file", str(path))
-        return Record(file.read(), status.st_uid)
+        if status.st_size > limit:
+            raise OSError(errno.EFBIG, f"larger than {limit} bytes", str(path))
+        return Record(file.read(limit), status.st_uid)
 
 
 # -- writing -----------------------------------------------------------------------------------------------------

@@ -171,7 +171,8 @@ def _told(found: Verified) -> list[str]:
             lines.append(f"  manifest {found.digest[:12]}: no record of its publication stands beside it")
     if found.relocated:
         lines.append(f"  relocated: it was made for {found.relocated} and cannot be used here; provision again")
-    for label, paths in (("changed", found.differing), ("missing", found.missing), ("extra", found.extra)):
+    changed = tuple(map(str, found.differing))
+    for label, paths in (("changed", changed), ("missing", found.missing), ("extra", found.extra)):
         lines += [f"  {label}: {path}" for path in paths[:_FEW]]
         if len(paths) > _FEW:
             lines.append(f"  {label}: {len(paths) - _FEW} more")

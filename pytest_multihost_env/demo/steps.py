@@ -54,10 +54,11 @@ class Demonstration:
 
     def _provision(self) -> tuple[Generation, list[Claim]]:
         from pytest_multihost_env.provision import ProvisionRequest, ensure, hermetic, manifest
+        from pytest_multihost_env.provision.scan import scan
 
         request = ProvisionRequest(source=self._source, target=self._directory / "python_env")
         made = ensure(request, notify=self._say)
-        entries = [entry for entry in manifest.scan(made.path, contents=False) if entry.type == manifest.FILE]
+        entries = [entry for entry in scan(made.path, contents=False) if entry.type == manifest.FILE]
         size = sum(entry.size for entry in entries) / 1e6
         text = f"{len(entries):,} files, {size:,.0f} MB, made in {made.seconds:.1f} s"
         self._say(f"{text}; added, since the source lacks it: {_few(made.added)}")

@@ -28,7 +28,7 @@ def adopt(slot: Slot, ready: Ready, key: str, owners: Collection[int]) -> Genera
     if ready.attempt not in files.names(slot.attempts):
         raise Damaged(f"{path} is gone")
     try:
-        data = files.read_record(path / manifest.NAME).data
+        data = manifest.read(path)
         header = manifest.parse_header(data)
     except (OSError, ValueError) as error:
         raise Damaged(f"{path / manifest.NAME} cannot be read: {error}") from None

@@ -18,6 +18,7 @@ from pytest_multihost_env.provision.adopt import adopt
 from pytest_multihost_env.provision.job import Job, key_of
 from pytest_multihost_env.provision.lease import Lease
 from pytest_multihost_env.provision.publish import Slot
+from pytest_multihost_env.provision.scan import scan
 from pytest_multihost_env.provision.target import Place
 
 
@@ -81,7 +82,7 @@ def _make(job: Job, attempt: Path, me: Actor) -> tuple[str, tuple[str, ...]]:
         builder=dataclasses.asdict(me),
         added=added,
     )
-    data = manifest.render(header, manifest.scan(attempt))
+    data = manifest.render(header, scan(attempt, work.read))
     files.write_new(attempt / manifest.NAME, data, 0o444)
     target.trusted_path(attempt / "bin" / "python", job.request.owners)
     return manifest.digest(data), added

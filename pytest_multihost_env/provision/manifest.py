@@ -1,4 +1,20 @@
-"""What a published environment consists of: one header line, then one line of JSON for each entry, sorted by path.
+r"""What a published environment consists of, as text that a person can read with `less`.
+
+    multihost-env manifest 2
+    {"key":"3f…","path":"/shared/.python_env.d/v1/3f…/att/n1-4711-…","source":"/opt/venv",…}
+
+    /<TAB>0
+    40755<TAB>bin
+    100444<TAB>312<TAB>1732500000123456789<TAB>pyvenv.cfg<TAB>blake3:9b…
+
+    /bin<TAB>1732500000123456789
+    120777<TAB>python3<TAB>python
+    100555<TAB>7921768<TAB>1732500000123456789<TAB>python<TAB>blake3:c1…
+
+One block for each directory: its path and time, then what is in it, by name.  A file has type and mode (octal, as stat(2)
+has them), size, time, name, and digest; a symlink its mode, name and text; a directory its mode and name.  In names
+`\n`, a tab, a backslash and what is no UTF-8 are escapes.  All of a line but the digest is what a look without reading
+shows, so that such a look is compared as text (`standing`).
 
 The digest of these bytes names the environment: two hosts with the same digest have the same files.
 """
@@ -8,17 +24,29 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
+import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from pytest_multihost_env.errors import NotReady
+from pytest_multihost_env import files
 
 NAME = ".multihost-manifest"
-FORMAT = 1
+FORMAT = 2
+LIMIT = 1 << 28
+"""Bytes of a manifest that are read: some two million files."""
 
 FILE, DIRECTORY, LINK = "file", "directory", "link"
+
+_MAGIC = f"multihost-env manifest {FORMAT}"
+_ANY_FORMAT = re.compile(rb'multihost-env manifest (\d{1,9})\n|\{.{0,4096}?"format":1[,}]', re.DOTALL)
+_TYPES = {stat.S_IFREG: FILE, stat.S_IFDIR: DIRECTORY, stat.S_IFLNK: LINK}
+_MODES = {FILE: stat.S_IFREG, DIRECTORY: stat.S_IFDIR, LINK: stat.S_IFLNK | 0o777}
+_FIELDS = {FILE: 5, DIRECTORY: 2, LINK: 3}
+_TIME = re.compile(r"-?[0-9]{1,20}")
+_ODD = re.compile("[\\\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_ESCAPE = re.compile(r"\\(?:\\|x([0-9a-f]{2})|u([0-9a-f]{4}))|\\")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -33,6 +61,10 @@ class Header:
         tool: Version of this package.
         builder: The process that built it (`actor.Actor` as a record).
         added: Distributions that the source lacked.
+        origin: Fingerprints of the source as it was copied, by tier (`tiers`).
+        conditions: Digest of all that the key holds besides the source.
+        facts: What a host must know before it runs the environment, by name (`glibc`).
+        notes: What a person should know about it, in sentences.
         format: Version of this file's format.
     """
 
@@ -43,26 +75,39 @@ class Header:
     tool: str
     builder: Mapping[str, object]
     added: tuple[str, ...] = ()
+    origin: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    conditions: str = ""
+    facts: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     format: int = FORMAT
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Entry:
-    """One file, directory or symlink.
+class Entry(NamedTuple):
+    """One file, directory or symlink.  A tuple, since there are tens of thousands.
 
     Attributes:
         path: Relative to the environment.
         type: `FILE`, `DIRECTORY` or `LINK`.
         mode: Permission bits; 0 for a symlink.
         size: Bytes of a file; 0 else.
-        content: sha256 of a file, text of a symlink, "" for a directory.
+        mtime_ns: Time of the last change of a file or directory; 0 for a symlink.
+        content: Digest of a file (`blake3:…`), text of a symlink, "" for a directory.
     """
 
     path: str
     type: str
     mode: int = 0
     size: int = 0
+    mtime_ns: int = 0
     content: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Listing:
+    """One directory's block: its time, and the lines of what is in it, by name."""
+
+    mtime_ns: str
+    lines: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -78,31 +123,137 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def render(header: Header, entries: Iterator[Entry]) -> bytes:
-    """Return the manifest's bytes."""
-    lines = [_line(dataclasses.asdict(header))]
-    lines += [_line(dataclasses.asdict(entry)) for entry in entries]
-    return b"".join(lines)
+def read(environment: Path) -> bytes:
+    """Return the bytes of the environment's manifest, a name that was listed.
+
+    Raises:
+        OSError: It cannot be read, is no plain file, or is too large to be one.
+    """
+    return files.read_record(environment / NAME, limit=LIMIT).data
 
 
-def _line(record: Mapping[str, object]) -> bytes:
-    return json.dumps(record, ensure_ascii=True, separators=(",", ":")).encode("ascii") + b"\n"
+# -- writing -----------------------------------------------------------------------------------------------------
+
+
+def render(header: Header, entries: Iterable[Entry]) -> bytes:
+    """Return the manifest's bytes; what is in a directory follows it in `entries`, which are sorted (`scan`)."""
+    within: dict[str, list[Entry]] = {}
+    for entry in entries:
+        within.setdefault(entry.path.rpartition("/")[0], []).append(entry)
+    record = json.dumps(dataclasses.asdict(header), ensure_ascii=True, separators=(",", ":"), sort_keys=True)
+    blocks = [f"{_MAGIC}\n{record}"]
+    directories = [Entry("", DIRECTORY)]
+    while directories:
+        directory = directories.pop()
+        found = within.get(directory.path, [])
+        blocks.append("\n".join([f"/{escaped(directory.path)}\t{directory.mtime_ns}", *map(_line, found)]))
+        directories += [entry for entry in reversed(found) if entry.type == DIRECTORY]
+    return ("\n\n".join(blocks) + "\n").encode("utf-8")
+
+
+def _line(entry: Entry) -> str:
+    mode, name = entry.mode | _MODES[entry.type], escaped(entry.path.rpartition("/")[2])
+    if entry.type == FILE:
+        return f"{mode:o}\t{entry.size}\t{entry.mtime_ns}\t{name}\t{entry.content}"
+    return f"{mode:o}\t{name}\t{escaped(entry.content)}" if entry.type == LINK else f"{mode:o}\t{name}"
+
+
+def escaped(name: str) -> str:
+    r"""Return `name` as it stands in a manifest.
+
+    `\\` is a backslash, `\x0a` a control character or a byte that is no UTF-8, `\u2028` what would look like a line's end.
+    """
+    if name.isascii() and name.isprintable() and "\\" not in name:
+        return name
+    return _ODD.sub(_escape, name)
+
+
+def _escape(found: re.Match[str]) -> str:
+    number = ord(found[0])
+    if found[0] == "\\":
+        return "\\\\"
+    if 0xDC80 <= number <= 0xDCFF:  # os.fsdecode's way to say a byte
+        return f"\\x{number - 0xDC00:02x}"
+    return f"\\x{number:02x}" if number < 0x80 else f"\\u{number:04x}"
+
+
+def plain(name: str) -> str:
+    """Return the name that stands as `name` in a manifest.
+
+    Raises:
+        ValueError: It cannot stand there.
+    """
+    return _ESCAPE.sub(_unescape, name) if "\\" in name else name
+
+
+def _unescape(found: re.Match[str]) -> str:
+    if found[1]:
+        number = int(found[1], 16)
+        return chr(number if number < 0x80 else number + 0xDC00)
+    if found[2]:
+        return chr(int(found[2], 16))
+    if found[0] == "\\\\":
+        return "\\"
+    raise ValueError("not a manifest: a name has a backslash that says nothing")
+
+
+# -- reading -----------------------------------------------------------------------------------------------------
 
 
 def parse_header(data: bytes) -> Header:
-    """Return the first line of a manifest.
+    """Return where the environment of a manifest came from; the rest of it is not looked at.
 
     Raises:
         ValueError: It is not one, or of another format.
     """
-    record = json.loads(data.partition(b"\n")[0])
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
-        raise ValueError("not a manifest of this format")
+    first, _, rest = data.partition(b"\n")
+    if first != _MAGIC.encode():
+        other = _ANY_FORMAT.match(data)
+        if other is None:
+            raise ValueError("not a manifest")
+        raise ValueError(f"a manifest of format {(other[1] or b'1').decode()}, and this version reads {FORMAT}")
     try:
-        header = Header(**{**record, "added": tuple(record["added"])})
-    except (TypeError, KeyError) as error:
-        raise ValueError(f"not a manifest: {error}") from None
-    return header
+        record = json.loads(rest.partition(b"\n")[0])
+        return _header(record)
+    except (TypeError, KeyError, ValueError, RecursionError) as error:
+        raise ValueError(f"not a manifest: its header cannot be read: {error}") from None
+
+
+def _header(record: Any) -> Header:
+    texts = {name: _text(record[name]) for name in ("key", "path", "source", "python", "tool", "conditions")}
+    maps = {name: {_text(k): _text(v) for k, v in record[name].items()} for name in ("origin", "facts")}
+    lists = {name: tuple(map(_text, record[name])) for name in ("added", "notes")}
+    if record["format"] != FORMAT or not isinstance(record["builder"], dict) or not isinstance(record["added"], list):
+        raise ValueError("a field is of another kind")
+    return Header(builder=record["builder"], **texts, **maps, **lists)  # type: ignore[arg-type]
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{type(value).__name__} where text should be")  # noqa: TRY004 - the file is wrong, not a type
+    return value
+
+
+def listings(data: bytes) -> dict[str, Listing]:
+    """Return the block of each directory of a manifest by its path ("" is the environment), without parsing the lines.
+
+    Raises:
+        ValueError: It is not a manifest, or the end is missing.
+    """
+    parse_header(data)
+    if not data.endswith(b"\n"):
+        raise ValueError("not a manifest: its end is missing")
+    found: dict[str, Listing] = {}
+    for block in data[:-1].decode("utf-8").split("\n\n")[1:]:
+        first, *lines = block.split("\n")
+        path, tab, time = first.partition("\t")
+        name = plain(path[1:])
+        if not (path.startswith("/") and tab and _TIME.fullmatch(time)) or name in found:
+            raise ValueError(f"not a manifest: {first[:200]!r} begins no directory")
+        found[name] = Listing(time, tuple(lines))
+    if "" not in found:
+        raise ValueError("not a manifest: it lists nothing")
+    return found
 
 
 def parse(data: bytes) -> Manifest:
@@ -111,48 +262,45 @@ def parse(data: bytes) -> Manifest:
     Raises:
         ValueError: It is not one.
     """
-    header = parse_header(data)
-    try:
-        entries = tuple(Entry(**json.loads(line)) for line in data.splitlines()[1:])
-    except TypeError as error:
-        raise ValueError(f"not a manifest: {error}") from None
-    return Manifest(header, entries)
+    blocks = listings(data)
+    entries = tuple(entry for path, listing in blocks.items() for entry in entries_of(path, listing, blocks))
+    known = {"", *(entry.path for entry in entries if entry.type == DIRECTORY)}
+    if blocks.keys() != known:
+        raise ValueError("not a manifest: it lists a directory without what is in it, or the reverse")
+    if len({entry.path for entry in entries}) != len(entries):
+        raise ValueError("not a manifest: it lists a name twice")
+    return Manifest(parse_header(data), entries)
 
 
-def scan(root: Path, *, contents: bool = True) -> Iterator[Entry]:
-    """Yield what is below `root`, sorted by path; the manifest itself is left out.
-
-    Args:
-        root: The environment.
-        contents: Read every file and tell its sha256; else that is "".
+def entries_of(path: str, listing: Listing, blocks: Mapping[str, Listing]) -> Iterator[Entry]:
+    """Yield what is in the directory `path`.
 
     Raises:
-        NotReady: There is something that is neither file, directory nor symlink.
-        OSError: Something cannot be read.
+        ValueError: A line is not one of a manifest.
     """
-    yield from _scan(root, "", contents)
+    prefix = f"{path}/" if path else ""
+    for line in listing.lines:
+        fields = line.split("\t")
+        try:
+            mode = int(fields[0], 8)
+            kind = _TYPES[stat.S_IFMT(mode)]
+            if len(fields) != _FIELDS[kind]:
+                raise ValueError("it has too many fields or too few")
+            name = prefix + _one_name(fields[3 if kind == FILE else 1])
+            match kind:
+                case "file":
+                    size, time = int(fields[1]), int(fields[2])
+                    yield Entry(name, FILE, stat.S_IMODE(mode), size, time, fields[4])
+                case "directory":
+                    yield Entry(name, DIRECTORY, stat.S_IMODE(mode), mtime_ns=int(blocks[name].mtime_ns))
+                case _:
+                    yield Entry(name, LINK, content=plain(fields[2]))
+        except (ValueError, KeyError, OverflowError) as error:
+            raise ValueError(f"not a manifest: the line {line[:200]!r} cannot be read: {error}") from None
 
 
-def _scan(root: Path, below: str, contents: bool) -> Iterator[Entry]:
-    with os.scandir(root / below) as listing:
-        found = sorted(listing, key=lambda entry: entry.name)
-    for entry in found:
-        path = f"{below}/{entry.name}" if below else entry.name
-        if path == NAME:
-            continue
-        status = entry.stat(follow_symlinks=False)
-        mode = stat.S_IMODE(status.st_mode)
-        if stat.S_ISLNK(status.st_mode):
-            yield Entry(path, LINK, content=os.readlink(entry.path))  # noqa: PTH115 - a Path would tidy it
-        elif stat.S_ISDIR(status.st_mode):
-            yield Entry(path, DIRECTORY, mode)
-            yield from _scan(root, path, contents)
-        elif stat.S_ISREG(status.st_mode):
-            yield Entry(path, FILE, mode, status.st_size, _sha256(entry.path) if contents else "")
-        else:
-            raise NotReady(f"{entry.path} is neither a file, a directory nor a symlink", hint="remove it from SOURCE")
-
-
-def _sha256(path: str) -> str:
-    with open(path, "rb") as file:  # noqa: PTH123 - thousands of small files: no Path for each
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _one_name(text: str) -> str:
+    name = plain(text)
+    if not name or "/" in name or name in {".", ".."}:
+        raise ValueError("it names something outside of its directory")
+    return name

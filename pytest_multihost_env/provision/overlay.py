@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
 
+_FOR_BUILDERS = frozenset({"blake3"})
+"""What only a process that builds or verifies uses: the environment's Python may be one that it has no wheel for."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Want:
     """A requirement and who has it."""
@@ -92,6 +96,8 @@ def missing_distributions(
     while todo:
         want = todo.pop()
         name = canonicalize_name(want.requirement.name)
+        if name in _FOR_BUILDERS:
+            continue
         key = (name, frozenset(want.requirement.extras))
         if name in present:
             version, requires = present[name]

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterable
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Collection
+from pathlib import Path
 
 from pytest_multihost_env import files
 from pytest_multihost_env.errors import NotReady
 from pytest_multihost_env.provision import manifest
 from pytest_multihost_env.provision.adopt import is_relocated
-from pytest_multihost_env.provision.manifest import Entry
+from pytest_multihost_env.provision.compare import Difference, compare
 from pytest_multihost_env.provision.publish import READY, Ready, read_ready
+from pytest_multihost_env.provision.scan import scan
 from pytest_multihost_env.provision.target import trusted_path
 
 Prove = Callable[[Path, Path | None], str]
@@ -28,7 +29,7 @@ class Verified:
         published: The digest that was published; "" when no record stands beside the environment.
         header: Where it came from.
         relocated: The directory that it was made for, when that is another one; else "".
-        differing: Paths whose type, mode, size, content or destination changed.
+        differing: Paths that changed, and what about them.
         missing: Paths that are gone.
         extra: Paths that came; bytecode that Python adds is not counted.
         proof: What the hermetic proof showed; "" when it failed or was not tried.
@@ -40,7 +41,7 @@ class Verified:
     published: str
     header: manifest.Header
     relocated: str
-    differing: tuple[str, ...]
+    differing: tuple[Difference, ...]
     missing: tuple[str, ...]
     extra: tuple[str, ...]
     proof: str
@@ -71,7 +72,7 @@ def verify(target: Path, *, digest: str = "", owners: Collection[int] = (), prov
     """
     path = _environment(target)
     try:
-        data = files.read_record(path / manifest.NAME).data
+        data = manifest.read(path)
         known = manifest.parse(data)
     except (OSError, ValueError) as error:
         raise NotReady(
@@ -79,12 +80,9 @@ def verify(target: Path, *, digest: str = "", owners: Collection[int] = (), prov
             expected="an environment that multihost-env made",
             hint="provision it (`multihost-env provision SOURCE TARGET`), then verify",
         ) from None
-    now = {entry.path: entry for entry in manifest.scan(path)}
-    then = {entry.path: entry for entry in known.entries}
+    found = compare(known.entries, scan(path))
     relocated = known.header.path if is_relocated(known.header, path) else ""
-    differing = tuple(name for name, entry in then.items() if name in now and now[name] != entry)
-    missing = tuple(name for name in then if name not in now)
-    if differing or missing or relocated:
+    if found.differing or found.missing or relocated:
         proof, problem = "", "not tried: the environment was changed or moved, and what it runs is not known"
     else:
         proof, problem = _proven(path, Path(known.header.source), owners, prove or _hermetic)
@@ -94,9 +92,9 @@ def verify(target: Path, *, digest: str = "", owners: Collection[int] = (), prov
         published=digest or _published(path),
         header=known.header,
         relocated=relocated,
-        differing=differing,
-        missing=missing,
-        extra=tuple(_extra(now.values(), then.keys())),
+        differing=found.differing,
+        missing=found.missing,
+        extra=found.extra,
         proof=proof,
         problem=problem,
     )
@@ -109,12 +107,6 @@ def _environment(target: Path) -> Path:
     if not path.is_dir():
         raise NotReady(f"{target} is not an environment", hint="provision it first, or name another")
     return path
-
-
-def _extra(now: Iterable[Entry], then: Collection[str]) -> Iterable[str]:
-    return (
-        entry.path for entry in now if entry.path not in then and "__pycache__" not in PurePosixPath(entry.path).parts
-    )
 
 
 def _published(path: Path) -> str:

@@ -158,7 +158,7 @@ def test_verify_says_yes_and_then_what_changed(made: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith("\ngood\n")
     module = next((made / "python_env").glob("lib/python3*/site-packages/only_in_source.py"))
-    planted, before = module.with_name("planted.py"), module.read_bytes()
+    planted, before, times = module.with_name("planted.py"), module.read_bytes(), module.stat()
     try:
         module.chmod(0o644)  # published files are read-only, which root does not notice
         module.write_text("__version__ = '6.6'\n")
@@ -168,13 +168,15 @@ def test_verify_says_yes_and_then_what_changed(made: Path) -> None:
     finally:
         module.write_bytes(before)
         module.chmod(0o444)
+        os.utime(module, ns=(times.st_atime_ns, times.st_mtime_ns))
         planted.unlink(missing_ok=True)
     found = json.loads(done.stdout)
     assert done.returncode == 1
     assert found["good"] is False
-    assert [Path(path).name for path in found["differing"]] == ["only_in_source.py"]
+    (changed,) = found["differing"]
+    assert (Path(changed["path"]).name, changed["what"]) == ("only_in_source.py", ["content", "size", "time"])
     assert [Path(path).name for path in found["extra"]] == ["planted.py"]
-    assert f"changed: {found['differing'][0]}" in text
+    assert f"changed: {changed['path']} (content, size, time)" in text
     assert text.endswith("\nNOT as it was published\n")
 
 

@@ -17,6 +17,7 @@ from pytest_multihost_env.errors import NotReady, UsageProblem
 from pytest_multihost_env.model import Generation
 from pytest_multihost_env.protocols import Work
 from pytest_multihost_env.provision import manifest
+from pytest_multihost_env.provision.scan import scan
 from tests.integration.tiny import TinyBuilder, finish, make_source
 
 
@@ -72,7 +73,7 @@ def test_what_is_published_is_sealed_and_listed(source: Path, target: Path) -> N
     assert manifest.digest(data) == generation.digest
     assert known.header.path == str(generation.path)
     assert known.header.python == "3.11.7"
-    assert list(known.entries) == list(manifest.scan(generation.path))
+    assert list(known.entries) == list(scan(generation.path))
 
 
 def test_a_changed_source_gives_another_and_the_old_stays(source: Path, target: Path) -> None:
@@ -306,7 +307,11 @@ def test_verify_names_every_change(source: Path, target: Path) -> None:
     report = provision.verify(target, prove=lambda env, source: "fine")
     assert not report
     assert report.digest_ok
-    assert report.differing == ("bin/python3", "lib/pkg 3/__init__.py", "lib/pkg 4/__init__.py")
+    assert [str(one) for one in report.differing] == [
+        "bin/python3 (target)",
+        "lib/pkg 3/__init__.py (content, time)",
+        "lib/pkg 4/__init__.py (mode)",
+    ]
     assert (report.missing, report.extra) == (("lib/pkg 5/__init__.py",), ("new",))
     assert "not tried" in report.problem
 

@@ -18,6 +18,7 @@ import pytest
 
 from pytest_multihost_env import files
 from pytest_multihost_env.provision import manifest
+from pytest_multihost_env.provision.scan import scan
 from tests.integration.tiny import make_source
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -119,7 +120,7 @@ class Observer(threading.Thread):
             listed = (env / manifest.NAME).read_bytes()
             if manifest.digest(listed) != record["manifest_sha256"]:
                 self.faults.append("the digest is another")
-            if list(manifest.parse(listed).entries) != list(manifest.scan(env)):
+            if list(manifest.parse(listed).entries) != list(scan(env)):
                 self.faults.append("the tree is not what the manifest lists")
         except OSError as error:
             self.faults.append(f"half-built: {error}")

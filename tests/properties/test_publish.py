@@ -17,6 +17,7 @@ from pytest_multihost_env import files
 from pytest_multihost_env.provision import actor, manifest, publish
 from pytest_multihost_env.provision.lease import Sighting
 from pytest_multihost_env.provision.publish import Ready, Slot
+from pytest_multihost_env.provision.scan import scan
 from pytest_multihost_env.provision.target import Place
 
 RACERS = 3
@@ -50,7 +51,7 @@ class Racer:
         publish.seal(attempt)
         yield
         header = manifest.Header("key", str(attempt), "source", "3.11", "0", dataclasses.asdict(self.me))
-        data = manifest.render(header, manifest.scan(attempt))
+        data = manifest.render(header, scan(attempt))
         files.write_new(attempt / manifest.NAME, data)
         yield
         ready = self.slot.publish(attempt, manifest.digest(data), self.me)
@@ -99,7 +100,7 @@ class Race(RuleBasedStateMachine):
         env = self.slot.attempts / ready.attempt
         data = (env / manifest.NAME).read_bytes()
         assert manifest.digest(data) == ready.digest
-        assert manifest.parse(data).entries == tuple(manifest.scan(env))
+        assert manifest.parse(data).entries == tuple(scan(env))
 
     @invariant()
     def all_who_arrived_agree(self) -> None:
@@ -112,26 +113,3 @@ class Race(RuleBasedStateMachine):
 
 TestRace = Race.TestCase
 TestRace.settings = hypothesis.settings(max_examples=60, stateful_step_count=40, deadline=None)
-
-
-entries = st.builds(
-    manifest.Entry,
-    path=st.text(min_size=1).filter(lambda text: "\0" not in text),
-    type=st.sampled_from([manifest.FILE, manifest.DIRECTORY, manifest.LINK]),
-    mode=st.integers(0, 0o7777),
-    size=st.integers(0, 1 << 60),
-    content=st.text(),
-)
-
-
-@hypothesis.given(st.lists(entries), st.text(), st.lists(st.text()))
-def test_a_manifest_says_what_went_in(found: list[manifest.Entry], path: str, added: list[str]) -> None:
-    header = manifest.Header("key", path, "source", "3.11", "0", {"pid": 1}, tuple(added))
-    assert manifest.parse(manifest.render(header, iter(found))) == manifest.Manifest(header, tuple(found))
-
-
-@hypothesis.given(st.binary())
-def test_noise_is_no_manifest(data: bytes) -> None:
-    with contextlib.suppress(ValueError):
-        manifest.parse(data)
-        raise AssertionError("it was taken for a manifest")
