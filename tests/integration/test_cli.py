@@ -174,9 +174,9 @@ def test_verify_says_yes_and_then_what_changed(made: Path) -> None:
     assert done.returncode == 1
     assert found["good"] is False
     (changed,) = found["differing"]
-    assert (Path(changed["path"]).name, changed["what"]) == ("only_in_source.py", ["content", "size", "time"])
+    assert (Path(changed["path"]).name, changed["what"]) == ("only_in_source.py", ["content", "mode", "time"])
     assert [Path(path).name for path in found["extra"]] == ["planted.py"]
-    assert f"changed: {changed['path']} (content, size, time)" in text
+    assert f"changed: {changed['path']} (content, mode, time)" in text
     assert text.endswith("\nNOT as it was published\n")
 
 
