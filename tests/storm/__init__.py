@@ -1,0 +1,1 @@
+"""Storms: many provisioners on several hosts, killed, stopped, starved and lied to.  See docs/storms.md."""

@@ -1,0 +1,33 @@
+"""One caller: provisions the tiny environment, looks at once at what it was given, and says both.
+
+python -m tests.storm.provisioner [--unchecked] SOURCE TARGET …        options as `tests.integration.tiny`
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from unittest import mock
+
+from tests.integration import tiny
+from tests.storm import oracle
+
+
+def main(argv: Sequence[str]) -> int:
+    unchecked = "--unchecked" in argv
+    arguments = [text for text in argv if text != "--unchecked"]
+    with mock.patch.object(sys, "argv", ["tiny", *arguments]), contextlib.redirect_stdout(io.StringIO()) as out:
+        code = tiny.main()
+    if code == 0:
+        answer = json.loads(out.getvalue())
+        answer["lacks"] = [] if unchecked else oracle.lacks(Path(answer["path"]), Path(arguments[0]))
+        print(json.dumps(answer))
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
