@@ -50,21 +50,16 @@ def choose(source: Path, builders: Iterable[Builder]) -> Builder:
     )
 
 
-def standard(source: Path, overlay: Sequence[str], builders: Iterable[Builder] | None = None) -> Recipe:
+def standard(source: Path, overlay: Sequence[str]) -> Recipe:
     """Return the recipe for `source`: build, bundle the interpreter, relocate, add `overlay`, prove.
-
-    Args:
-        source: What to build from.
-        overlay: Requirements that the environment gets when it lacks them.
-        builders: Who may build, in the order in which they are asked; None: those of this package.
 
     Raises:
         UsageProblem: No builder can use `source`.
     """
     from pytest_multihost_env.provision import overlay as adding
-    from pytest_multihost_env.provision.builders import built_in
+    from pytest_multihost_env.provision.builders import VenvBuilder
 
-    builder = choose(source, built_in() if builders is None else builders)
+    builder = choose(source, [VenvBuilder()])
     return Recipe(builder, _finishing(tuple(overlay)), (*overlay, adding.identity(overlay)))
 
 

@@ -15,7 +15,11 @@ from pathlib import Path
 import pytest
 
 from pytest_multihost_env.errors import NotReady
-from pytest_multihost_env.provision.copy import Copied, copy_tree
+from pytest_multihost_env.model import ReadFile
+from pytest_multihost_env.protocols import Work
+from pytest_multihost_env.provision import digests
+from pytest_multihost_env.provision.copy import Copied, Hire, copy_tree
+from pytest_multihost_env.provision.crew import Alone, Processes, Threads
 
 STAMP = 1_600_000_000_123_456_789
 
@@ -64,6 +68,12 @@ def described(top: Path) -> dict[str, tuple[object, ...]]:
     return found
 
 
+def regular_files(top: Path) -> Iterator[tuple[str, os.stat_result]]:
+    for path in top.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            yield path.relative_to(top).as_posix(), path.lstat()
+
+
 def test_modes_times_dotfiles_and_empty_directories_are_kept(source: Path, special: Path) -> None:
     copied = copy_tree(source, special / "copy")
     assert described(special / "copy") == described(source)
@@ -79,8 +89,7 @@ def test_hard_links_are_broken_and_set_uid_is_dropped(source: Path, special: Pat
 
 
 def test_no_link_leads_back_into_the_source(source: Path, special: Path) -> None:
-    told: list[str] = []
-    copied = copy_tree(source, special / "copy", notify=told.append)
+    copied = copy_tree(source, special / "copy")
     links = {
         p.relative_to(special / "copy").as_posix(): str(p.readlink())
         for p in (special / "copy").rglob("*")
@@ -96,7 +105,6 @@ def test_no_link_leads_back_into_the_source(source: Path, special: Path) -> None
         "escape": str(special / "elsewhere"),
     }
     assert copied.outside == ("escape", "out")
-    assert [text.partition(" ")[0] for text in told] == ["escape", "out"]
 
 
 def test_source_named_through_a_link_gives_the_same_copy(source: Path, special: Path) -> None:
@@ -136,10 +144,24 @@ def test_another_file_system_is_no_obstacle(source: Path, other_file_system: Pat
     assert described(other_file_system / "copy") == described(source)
 
 
-@pytest.mark.parametrize("workers", [1, 7])
-def test_the_number_of_workers_changes_nothing(source: Path, special: Path, workers: int) -> None:
-    assert copy_tree(source, special / "one", workers=workers) == copy_tree(source, special / "two")
-    assert described(special / "one") == described(special / "two")
+CREWS: dict[str, Hire] = {
+    "alone": Alone,
+    "threads": lambda setup, skip: Threads(setup._replace(portion=1), skip, 5),
+    "processes": lambda setup, skip: Processes(setup._replace(portion=2), 3),
+}
+
+
+@pytest.mark.parametrize("crew", CREWS)
+def test_whoever_copies_makes_the_same(source: Path, special: Path, crew: str) -> None:
+    work = Work()
+    copied = copy_tree(source, special / "copy", hire=CREWS[crew], digests=True, work=work)
+    assert described(special / "copy") == described(source)
+    plain = copy_tree(source, special / "plain")
+    assert copied == plain
+    assert work.read == {
+        name: ReadFile(status.st_ino, status.st_size, status.st_mtime_ns, digests.of_file(str(special / "copy" / name)))
+        for name, status in regular_files(special / "copy")
+    }
 
 
 def test_what_is_skipped_is_not_copied(source: Path, special: Path) -> None:

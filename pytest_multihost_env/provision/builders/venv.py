@@ -63,9 +63,12 @@ class VenvBuilder:
         """
         work.progress.begin("copying")
         try:
-            copy_tree(source, destination)
+            copied = copy_tree(source, destination, work=work, digests=True)
         finally:
             work.progress.end()
+        for name in copied.outside:
+            if not name.startswith("bin/python"):  # those lead to the interpreter, which is put inside later
+                work.notify(f"{source}/{name} is a link that leads out of the environment; it is copied as it is")
 
 
 def _fingerprint(source: Path) -> str:

@@ -1,0 +1,94 @@
+"""Looks how long a call to the storage takes, and decides by that who copies."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import statistics
+import sys
+import time
+from pathlib import Path
+
+from pytest_multihost_env.provision.copying.jobs import Job, Report, Setup
+from pytest_multihost_env.provision.crew import Alone, Crew, Processes, Skip, Threads
+
+PORTION = 64
+"""Files of one directory in one job."""
+
+_SEATS = 16
+"""Threads: more do not help, since they share one interpreter."""
+
+_PORTION = 8
+"""Files of one directory in one thread's job: each takes long."""
+
+_WAITS = 50e-6
+"""Seconds for a call from which on it is a wait: a local disk answers within 5 to 20 millionths."""
+
+_CALLS = 100
+_PATIENCE = 0.05
+_FEW = 512
+_LITTLE = 64 << 20
+_PROCESSES = 8
+
+
+class Probe:
+    """Copies alone and measures meanwhile, so that the look at the storage costs nothing.  A crew of one."""
+
+    seats = 1
+
+    def __init__(self, setup: Setup, skip: Skip | None) -> None:
+        self._setup = setup
+        self._skip = skip
+        self._alone = Alone(setup, skip)
+        self._began = time.monotonic()
+        self._calls = self._names = self._size = 0
+        self._times: list[float] = []
+
+    @property
+    def knows(self) -> bool:
+        """Whether it is known who should go on, and worth it."""
+        if self._calls < _CALLS and time.monotonic() - self._began < _PATIENCE:
+            return False
+        return self._waits or self._names >= _FEW or self._size >= _LITTLE
+
+    @property
+    def _waits(self) -> bool:
+        """Whether a call mostly waits.  The median: a look during which another process had the processor is no look."""
+        return statistics.median(self._times) > _WAITS
+
+    def give(self, job: Job) -> None:
+        """Keep the job."""
+        self._alone.give(job)
+
+    def take(self) -> Report:
+        """Do the job."""
+        began = time.perf_counter()
+        report = self._alone.take()
+        took = time.perf_counter() - began
+        calls = 4 * len(report.made) + 3 * report.files + 4 * report.links
+        self._calls += calls
+        self._names += report.names
+        self._size += report.size
+        self._times.append((took - report.size / 1e9) / max(1, calls))
+        return report
+
+    def crew(self) -> Crew:
+        """Return who shall go on."""
+        if self._waits:
+            return Threads(self._setup._replace(portion=_PORTION), self._skip, _SEATS)
+        processes = min(_PROCESSES, len(os.sched_getaffinity(0)))
+        if self._skip is None and processes > 1 and sys.executable:
+            return Processes(self._setup, processes)
+        return self._alone
+
+    def end(self) -> None:
+        """Do nothing: there is nobody else."""
+
+
+def umask() -> int:
+    """Return this process's umask without changing it, as os.umask() would for all threads (proc(5), Linux 4.7)."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith("Umask:"):
+                return int(line.split()[1], 8)
+    return 0o777
