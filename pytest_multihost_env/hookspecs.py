@@ -19,4 +19,4 @@ class Specs:
 
     @hookspec
     def multihost_env_register(self, registry: Registry) -> None:
-        """Called once before the first use; add parts with `registry.add_launcher(...)` and its siblings."""
+        """Called once before the first use; add parts with `registry.add_launcher(...)` and `add_builder(...)`."""

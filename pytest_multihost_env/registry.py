@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import pluggy
 
 from pytest_multihost_env.errors import UsageProblem
 from pytest_multihost_env.hookspecs import PROJECT, Specs, hookimpl
-from pytest_multihost_env.protocols import Launcher
+from pytest_multihost_env.protocols import Builder, Launcher
+
+Part = TypeVar("Part", Launcher, Builder)
 
 
 class Registry:
-    """Parts by name, in the order in which `auto` tries them."""
+    """Parts by name, in the order in which they are tried."""
 
     def __init__(self) -> None:
         self.launchers: dict[str, Launcher] = {}
+        self.builders: dict[str, Builder] = {}
 
     def add_launcher(self, launcher: Launcher) -> None:
         """Add a launcher.
@@ -21,13 +26,25 @@ class Registry:
         Raises:
             UsageProblem: Its name is taken.
         """
-        if launcher.name in self.launchers:
-            raise UsageProblem(
-                f"two launchers are called {launcher.name!r}",
-                where=f"{type(launcher).__module__} and {type(self.launchers[launcher.name]).__module__}",
-                hint="give one of them another name, or uninstall its package",
-            )
-        self.launchers[launcher.name] = launcher
+        _add(self.launchers, launcher, "launchers")
+
+    def add_builder(self, builder: Builder) -> None:
+        """Add a builder.
+
+        Raises:
+            UsageProblem: Its name is taken.
+        """
+        _add(self.builders, builder, "builders")
+
+
+def _add(parts: dict[str, Part], part: Part, kind: str) -> None:
+    if part.name in parts:
+        raise UsageProblem(
+            f"two {kind} are called {part.name!r}",
+            where=f"{type(part).__module__} and {type(parts[part.name]).__module__}",
+            hint="give one of them another name, or uninstall its package",
+        )
+    parts[part.name] = part
 
 
 class _BuiltIn:
@@ -39,9 +56,12 @@ class _BuiltIn:
         from pytest_multihost_env.launch.mpich import MPICH
         from pytest_multihost_env.launch.openmpi import OpenMPI
         from pytest_multihost_env.launch.ssh import SSH
+        from pytest_multihost_env.provision import builders
 
         for launcher in (OpenMPI(), MPICH(), Local(), SSH()):
             registry.add_launcher(launcher)
+        for builder in builders.built_in():
+            registry.add_builder(builder)
 
 
 def load() -> Registry:

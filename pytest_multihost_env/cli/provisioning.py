@@ -35,7 +35,9 @@ _PATH = click.Path(path_type=Path)
 @as_json
 @common
 def provision(source: Path | None, target: Path | None, *, force: bool, dry_run: bool, as_json: bool) -> int:
-    """Make SOURCE, a virtual environment, ready at TARGET for every host: once, whoever else tries.
+    """Make an environment from SOURCE ready at TARGET for every host: once, whoever else tries.
+
+    SOURCE is a virtual environment or a packed one (a tar archive; .gz, .zst, .xz and .bz2 as well).
 
     SOURCE defaults to the setting `venv`, TARGET to the setting `target` (./python_env).  What stands already and is
     good is used again.  Progress goes to standard error.
@@ -131,6 +133,7 @@ def _settings(source: Path | None, target: Path | None, fallback: Path | None = 
 
 def ensured(settings: Settings, *, force: bool = False) -> Generation:
     """Return the environment made from `settings.venv`; who waits is told what for."""
+    from pytest_multihost_env import registry
     from pytest_multihost_env.provision import ProvisionRequest, ensure
 
     assert settings.venv is not None  # noqa: S101 - `_settings` saw to it
@@ -139,16 +142,18 @@ def ensured(settings: Settings, *, force: bool = False) -> Generation:
     patience.daemon = True
     patience.start()
     try:
-        return ensure(request, notify=output.notice)
+        return ensure(request, notify=output.notice, builders=registry.load().builders.values())
     finally:
         patience.cancel()
 
 
 def _preview(settings: Settings, *, force: bool, as_json: bool) -> int:
+    from pytest_multihost_env import registry
     from pytest_multihost_env.provision import ProvisionRequest, preview
 
     assert settings.venv is not None  # noqa: S101 - `_settings` saw to it
-    found = preview(ProvisionRequest(source=settings.venv, target=settings.target, force=force))
+    request = ProvisionRequest(source=settings.venv, target=settings.target, force=force)
+    found = preview(request, builders=registry.load().builders.values())
     stands = None if isinstance(found, Path) else found.path
     if as_json:
         where = found if isinstance(found, Path) else found.path.parent
@@ -156,7 +161,7 @@ def _preview(settings: Settings, *, force: bool, as_json: bool) -> int:
     elif stands is not None:
         output.result(f"would use {stands}\n  it stands and is good; {settings.target} would lead to it")
     else:
-        output.result(f"would copy {settings.venv} into {found}\n  {settings.target} would lead there")
+        output.result(f"would make one from {settings.venv} in {found}\n  {settings.target} would lead there")
     return 0
 
 

@@ -67,7 +67,7 @@ class Setting:
 
 
 SETTINGS: Final[tuple[Setting, ...]] = (
-    Setting("venv", "path", "the virtual environment that every host shall run", metavar="SOURCE"),
+    Setting("venv", "path", "what every host shall run: a virtual environment, or a packed one", metavar="SOURCE"),
     Setting(
         "target",
         "path",

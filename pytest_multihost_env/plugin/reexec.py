@@ -31,9 +31,10 @@ def change_over(config: pytest.Config) -> None:
         from pytest_multihost_env import plan, probe
         from pytest_multihost_env.provision import ProvisionRequest, ensure
 
-        _ = plan.make(settings).rules  # refused now, or after everything is made
+        made = plan.make(settings)
+        _ = made.rules  # refused now, or after everything is made
         request = ProvisionRequest(source=settings.venv, target=settings.target)
-        generation = ensure(request, notify=_say)
+        generation = ensure(request, notify=_say, builders=made.registry.builders.values())
         marks = probe.announce(generation, settings.venv)
     except MultihostError as error:
         raise usage(error) from None

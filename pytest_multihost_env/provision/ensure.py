@@ -12,13 +12,13 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import FrameType
 
 from pytest_multihost_env.errors import NotReady
 from pytest_multihost_env.model import Generation
-from pytest_multihost_env.protocols import Progress, Silent
+from pytest_multihost_env.protocols import Builder, Progress, Silent
 from pytest_multihost_env.provision import publish, target
 from pytest_multihost_env.provision import recipe as recipes
 from pytest_multihost_env.provision.adopt import Damaged
@@ -34,7 +34,12 @@ _DOUBT = 5.0
 
 
 def ensure(
-    request: ProvisionRequest, *, notify: Notify, recipe: Recipe | None = None, progress: Progress | None = None
+    request: ProvisionRequest,
+    *,
+    notify: Notify,
+    recipe: Recipe | None = None,
+    builders: Iterable[Builder] | None = None,
+    progress: Progress | None = None,
 ) -> Generation:
     """Return the environment for `request`, made now or by whoever was first.
 
@@ -42,6 +47,7 @@ def ensure(
         request: What is wanted.
         notify: Told, in a sentence, whom this call waits for and what it found damaged.
         recipe: How to build; None: by what the source is.
+        builders: Who may build, in the order in which they are asked; None: those of this package.
         progress: Shows how far a build of this call has come.
 
     Raises:
@@ -49,7 +55,7 @@ def ensure(
         NotReady: It could not be built, or its builder did not finish in time.
     """
     try:
-        job, stands = _look(request, notify, recipe, progress or Silent())
+        job, stands = _look(request, notify, recipe or builders, progress or Silent())
         if stands is None:
             target.trusted_path(target.nearest(job.place.target.parent), request.owners)
             if not job.slot.names():
@@ -65,26 +71,29 @@ def ensure(
     return stands
 
 
-def preview(request: ProvisionRequest, *, recipe: Recipe | None = None) -> Generation | Path:
+def preview(
+    request: ProvisionRequest, *, recipe: Recipe | None = None, builders: Iterable[Builder] | None = None
+) -> Generation | Path:
     """Return what `ensure` would use, or else the directory in which it would build; nothing is created.
 
     Raises:
         UsageProblem: Source or target cannot be.
     """
-    job, stands = _look(request, lambda _: None, recipe, Silent())
+    job, stands = _look(request, lambda _: None, recipe or builders, Silent())
     return stands if stands is not None else job.slot.attempts
 
 
 def _look(
-    request: ProvisionRequest, notify: Notify, recipe: Recipe | None, progress: Progress
+    request: ProvisionRequest, notify: Notify, how: Recipe | Iterable[Builder] | None, progress: Progress
 ) -> tuple[Job, Generation | None]:
     """Return the job, and what stands already and is good."""
     began = time.monotonic()
     place = target.examine(request.source, request.target, force=request.force)
-    if recipe is None:
-        recipe = recipes.standard(place.source, request.overlay)
-    else:
+    if isinstance(how, Recipe):
+        recipe = how
         recipes.choose(place.source, [recipe.builder])
+    else:
+        recipe = recipes.standard(place.source, request.overlay, how)
     key = key_of(place, recipe)
     number = publish.newest(place, key)
     job = Job(request, recipe, place, key, publish.slot(place, key, number or 0), notify, progress, began)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
 
-_FOR_BUILDERS = frozenset({"blake3"})
+_FOR_BUILDERS = frozenset({"backports-zstd", "blake3"})
 """What only a process that builds or verifies uses: the environment's Python may be one that it has no wheel for."""
 
 

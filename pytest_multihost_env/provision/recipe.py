@@ -50,16 +50,21 @@ def choose(source: Path, builders: Iterable[Builder]) -> Builder:
     )
 
 
-def standard(source: Path, overlay: Sequence[str]) -> Recipe:
+def standard(source: Path, overlay: Sequence[str], builders: Iterable[Builder] | None = None) -> Recipe:
     """Return the recipe for `source`: build, bundle the interpreter, relocate, add `overlay`, prove.
+
+    Args:
+        source: What to build from.
+        overlay: Requirements that the environment gets when it lacks them.
+        builders: Who may build, in the order in which they are asked; None: those of this package.
 
     Raises:
         UsageProblem: No builder can use `source`.
     """
     from pytest_multihost_env.provision import overlay as adding
-    from pytest_multihost_env.provision.builders import VenvBuilder
+    from pytest_multihost_env.provision.builders import built_in
 
-    builder = choose(source, [VenvBuilder()])
+    builder = choose(source, built_in() if builders is None else builders)
     return Recipe(builder, _finishing(tuple(overlay)), (*overlay, adding.identity(overlay)))
 
 

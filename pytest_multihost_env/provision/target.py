@@ -54,7 +54,7 @@ def examine(source: Path, target: Path, *, force: bool = False) -> Place:
     if not source.exists():
         raise UsageProblem(
             f"the source {source} does not exist" + (": a dangling symlink" if source.is_symlink() else ""),
-            expected="a virtual environment",
+            expected="a virtual environment, a packed one, or a file that says what to install",
             hint=f"make one with `python -m venv {source}`, or name another",
         )
     _refuse_dangerous(source, target)

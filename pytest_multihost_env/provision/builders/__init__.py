@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from pytest_multihost_env.protocols import Builder
+from pytest_multihost_env.provision.builders.archive import ArchiveBuilder
 from pytest_multihost_env.provision.builders.venv import VenvBuilder
 
-__all__ = ["VenvBuilder"]
+__all__ = ["ArchiveBuilder", "VenvBuilder", "built_in"]
+
+
+def built_in() -> tuple[Builder, ...]:
+    """Return the builders of this package, in the order in which they are asked; the registry adds them."""
+    return (VenvBuilder(), ArchiveBuilder())

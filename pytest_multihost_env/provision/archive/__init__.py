@@ -1,0 +1,1 @@
+"""Reads a packed environment and trusts nothing in it: `stream` decompresses, `tar` reads, `unpack` writes."""

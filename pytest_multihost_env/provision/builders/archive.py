@@ -1,0 +1,152 @@
+"""Builds from a packed virtual environment: a tar archive, plain or compressed, recognised by what is in it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+from pathlib import Path
+
+from pytest_multihost_env import files
+from pytest_multihost_env.errors import NotReady
+from pytest_multihost_env.protocols import Work
+from pytest_multihost_env.provision import mishaps, shells, target
+from pytest_multihost_env.provision.archive import stream, tar, unpack
+from pytest_multihost_env.provision.archive.stream import Stream, Unreadable
+from pytest_multihost_env.provision.archive.unpack import Parts
+from pytest_multihost_env.provision.builders.venv import VenvBuilder
+
+_ENDS = 64 << 10
+_INTERPRETER = re.compile(r"bin/python[\d.]*")
+_ABROAD = re.compile(r"/(?:[^/]+/)*(?:python|pypy)[\w.]*")
+_REMEDY = "pack the environment again: tar czf env.tar.gz -C PARENT ENV"
+
+
+class ArchiveBuilder:
+    """Makes a tree out of a packed virtual environment, with or without one directory around it."""
+
+    name = "archive"
+
+    def refuses(self, source: Path) -> str | None:
+        """Return a sentence why `source` is no tar archive; None if it is one."""
+        if not source.is_file():
+            return f"{source} is not a file"
+        try:
+            with source.open("rb") as file:
+                head = file.read(tar.BLOCK)
+        except OSError as error:
+            return f"{source} cannot be read: {error.strerror}"
+        if head.startswith(b"PK\x03\x04"):
+            return f"{source} is a zip archive, which keeps neither links nor modes: pack the environment with tar"
+        packed = stream.kind(head)
+        if packed is None and not tar.is_header(head):
+            return f"{source} does not begin like a tar archive, nor like one that gzip, zstd, xz or bzip2 packed"
+        try:
+            with Stream(source) as content:
+                first = content.read(tar.BLOCK)
+        except Unreadable:
+            return None  # ours, and broken: the build says how
+        if not tar.is_header(first):
+            return f"{source} is packed with {packed}, and what is in it is no tar archive"
+        return None
+
+    def fingerprint(self, source: Path) -> str:
+        """Return the sha256 over size, time and both ends of the file: a compressed one ends with its checksum."""
+        with mishaps.named("looking at the archive"), source.open("rb") as file:
+            status = os.fstat(file.fileno())
+            digest = hashlib.sha256(f"{status.st_size}\0{status.st_mtime_ns}\0".encode())
+            digest.update(file.read(_ENDS))
+            file.seek(max(0, status.st_size - _ENDS))
+            digest.update(file.read(_ENDS))
+        return digest.hexdigest()
+
+    def build(self, source: Path, destination: Path, work: Work) -> None:
+        """Unpack `source` to `destination`; the interpreter may still lie outside (`bundle`) and paths be old.
+
+        Raises:
+            NotReady: The archive is damaged, holds no environment, or would write elsewhere.
+        """
+        work.progress.begin("unpacking", size=None)
+        try:
+            with mishaps.named("unpacking"):
+                _build(source, destination, work)
+        except BaseException as error:
+            files.remove_tree(destination)
+            if isinstance(error, Unreadable):
+                raise NotReady(f"the archive {error}", where=str(source), hint=_REMEDY) from None
+            raise
+        finally:
+            work.progress.end()
+
+
+def _build(source: Path, destination: Path, work: Work) -> None:
+    destination.mkdir(mode=0o755)
+    inner = destination / f".unpacked-{secrets.token_hex(8)}"
+    inner.mkdir(mode=0o700)
+    unpacker = unpack.Unpacker(inner)
+    try:
+        with Stream(source) as content:
+            links = unpacker.files(tar.Archive(content), work.progress.advance).links
+        top = _top(inner)
+        links = _settled(links, top, inner)
+        unpacker.make_links(links)
+    finally:
+        unpacker.close()
+    for path in inner.joinpath(*top).iterdir():
+        path.rename(destination / path.name)
+    files.remove_tree(inner)
+    refusal = VenvBuilder().refuses(destination)
+    if refusal is not None:
+        raise NotReady(f"what was unpacked cannot be used: {refusal}", where=str(source), hint=_REMEDY)
+
+
+def _top(inner: Path) -> Parts:
+    """Return where in the archive the environment lies: at its top, or in the one directory there."""
+    if (inner / "pyvenv.cfg").is_file():
+        return ()
+    names = os.listdir(inner)  # noqa: PTH208
+    if len(names) == 1 and (inner / names[0] / "pyvenv.cfg").is_file():
+        return (names[0],)
+    raise Unreadable("holds no virtual environment: no pyvenv.cfg lies at its top, nor in the one directory there")
+
+
+def _settled(links: dict[Parts, str], top: Parts, inner: Path) -> dict[Parts, str]:
+    """Return `links` with those that led into the environment under its old name leading there now.
+
+    The links of the interpreter may lead to one outside: that is where an environment has it, until it is bundled.
+
+    Raises:
+        Unreadable: Another one leads out.
+        NotReady: It leads to a program that others can change.
+    """
+    old = _made_as(inner.joinpath(*top))
+    settled = dict(links)
+    for parts, goal in links.items():
+        if old is not None and goal.startswith(f"{old}/"):
+            up = [".."] * (len(parts) - len(top) - 1)
+            settled[parts] = "/".join([*up, goal[len(old) + 1 :]])
+    abroad = unpack.outside(settled, top)
+    for parts, goal in list(abroad.items()):
+        name = "/".join(parts[len(top) :])
+        first = settled[parts]
+        if _INTERPRETER.fullmatch(name) and (first in _names(abroad, parts) or _ABROAD.fullmatch(first)):
+            if first.startswith("/") and Path(first).exists():
+                target.trusted_path(Path(first))
+            continue
+        raise Unreadable(f"has a link that leads out of the environment: {'/'.join(parts)!r} -> {goal!r}")
+    return settled
+
+
+def _names(abroad: dict[Parts, str], link: Parts) -> set[str]:
+    """Return the names of the interpreter's other links beside `link`."""
+    return {parts[-1] for parts in abroad if parts[:-1] == link[:-1] and _INTERPRETER.fullmatch("/".join(parts[-2:]))}
+
+
+def _made_as(env: Path) -> str | None:
+    """Return the path that the environment was made under, if its activate script tells."""
+    script = env / "bin" / "activate"
+    if not script.is_file():
+        return None
+    name = shells.named(script.read_text(encoding="utf-8", errors="surrogateescape"))
+    return name if name and len(Path(name).parts) > 2 else None
