@@ -41,13 +41,13 @@ class Shape:
         ranks: Size of the communicator.
         hosts: Exactly this many hosts, or None: as few as hold the ranks.
         per_host: Exactly this many ranks on each host, or None.
-        env: Variables that the marker sets on the ranks, sorted by name.
+        env: Variables that the marker sets on the ranks, or (None) has absent; sorted by name.
     """
 
     ranks: int
     hosts: int | None = None
     per_host: int | None = None
-    env: tuple[tuple[str, str], ...] = ()
+    env: tuple[tuple[str, str | None], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -177,6 +177,11 @@ class RankEnv:
     def values(self) -> dict[str, str]:
         """Name to value, of what the rank receives."""
         return {v.name: v.value for v in self.variables if v.value is not None}
+
+    @property
+    def changes(self) -> dict[str, str | None]:
+        """The same, and None for what it is not to have, whoever started it."""
+        return {v.name: v.value for v in self.variables if v.value is not None or v.status == "UNSET"}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -218,7 +218,7 @@ def _timeout(value: object) -> float | None:
     return float(value)
 
 
-def _env(value: object) -> tuple[tuple[str, str], ...]:
+def _env(value: object) -> tuple[tuple[str, str | None], ...]:
     if value is None:
         return ()
     if not isinstance(value, Mapping):
@@ -226,9 +226,11 @@ def _env(value: object) -> tuple[tuple[str, str], ...]:
     for name, content in value.items():
         if not isinstance(name, str) or not valid_variable(name):
             raise _refuse(f"env has {name!r}, which is not a variable name")
-        if not isinstance(content, str) or "\0" in content:
+        if content is not None and (not isinstance(content, str) or "\0" in content):
             kind = (
-                "contains a NUL" if isinstance(content, str) else f"is of type {type(content).__name__}, not a string"
+                "contains a NUL"
+                if isinstance(content, str)
+                else f"is of type {type(content).__name__}, not a string or None"
             )
             raise _refuse(f"env[{name!r}] {kind}")
-    return tuple(sorted(value.items()))
+    return tuple(sorted(value.items(), key=lambda pair: pair[0]))

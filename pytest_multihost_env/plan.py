@@ -16,7 +16,7 @@ from pytest_multihost_env.config import Settings, binding
 from pytest_multihost_env.errors import LaunchFailed, MultihostError, UsageProblem
 from pytest_multihost_env.launch.job import Job, Program
 from pytest_multihost_env.launch.select import Search, choose
-from pytest_multihost_env.model import Allocation, Completed, Generation, Place, Placement, RankEnv, Shape, Variable
+from pytest_multihost_env.model import Allocation, Completed, Generation, Place, Placement, RankEnv, Shape
 from pytest_multihost_env.placement import place
 from pytest_multihost_env.probe import Facts
 from pytest_multihost_env.registry import Registry
@@ -68,17 +68,11 @@ class Plan:
         """The places of as many ranks as the job has slots."""
         return place(Shape(self.allocation.slots), self.allocation).places
 
-    def rank_env(self, spot: Place, size: int, marker: Mapping[str, str] | None = None) -> RankEnv:
+    def rank_env(self, spot: Place, size: int, marker: Mapping[str, str | None] | None = None) -> RankEnv:
         """Return the environment of one rank with the reason for each variable."""
-        found = environ.rank_env(
-            self.rules,
-            self.facts.environ,
-            prefix=self.facts.prefix,
-            host=spot.host,
-            rank=spot.rank,
-            marker=marker or {},
+        return environ.rank_env(
+            self.rules, self.facts.environ, prefix=self.facts.prefix, spot=spot, size=size, marker=marker or {}
         )
-        return RankEnv((*found.variables, *_identity(spot, size)))
 
     def settle(self) -> None:
         """Decide everything now.
@@ -172,7 +166,7 @@ class Plan:
             self.program,
             placement,
             python=self.facts.python,
-            environ=self.facts.environ,
+            environ={name: value for name, value in self.facts.environ.items() if name not in environ.OF_ONE_RANK},
             local_only=all(hosts.is_local(name) for name in placement.hosts),
             as_root=self.facts.as_root,
         )
@@ -215,7 +209,7 @@ class Plan:
                 {
                     "t": "start",
                     "argv": list(argv),
-                    "env": self.rank_env(first, len(self._everyone)).values,
+                    "env": self.rank_env(first, len(self._everyone)).changes,
                     "keep": list(environ.LAUNCHER_OWNED),
                     "cwd": "/",
                     "stdin": stdin,
@@ -316,14 +310,3 @@ def _few(items: Sequence[str], most: int) -> str:
 
 def _one_each(names: tuple[str, ...]) -> Placement:
     return Placement(tuple(Place(rank, name, 0) for rank, name in enumerate(names)))
-
-
-def _identity(spot: Place, size: int) -> tuple[Variable, ...]:
-    """Who a rank is, under names that every launcher has in common (row 77)."""
-    values = {
-        "MULTIHOST_RANK": str(spot.rank),
-        "MULTIHOST_LOCAL_RANK": str(spot.local_rank),
-        "MULTIHOST_WORLD_SIZE": str(size),
-        "MULTIHOST_HOST": spot.host,
-    }
-    return tuple(Variable(name, value, "SET", "identity of the rank", "built-in") for name, value in values.items())

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pytest_multihost_env.model import Allocation, Completed, Place
 
 _JOB = ("hosts", "hostfile", "launcher", "launcher-args")
-_RULES = ("rank-binding", "env", "pass", "block")
+_RULES = ("rank-binding", "env", "pass", "block", "rank-scoped", "lib-first")
 _TRIVIAL = "import platform, sys; print(platform.node(), platform.python_version())"
 _REACH_LIMIT = 30.0
 

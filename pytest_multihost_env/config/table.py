@@ -119,6 +119,22 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         file_key="environment.block",
     ),
     Setting(
+        "rank-scoped",
+        "list",
+        "make the path in this variable each rank's own: PATH/<host>_rank_<N> (repeatable)",
+        default=(),
+        metavar="NAME",
+        adds=True,
+        file_key="environment.rank-scoped",
+    ),
+    Setting(
+        "lib-first",
+        "bool",
+        "put the environment's lib directory first in the ranks' LD_LIBRARY_PATH",
+        default=False,
+        file_key="environment.lib-first",
+    ),
+    Setting(
         "check",
         "str",
         "what is checked on all hosts before the first test; default: smoke with more than one host",

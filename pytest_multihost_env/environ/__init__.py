@@ -8,11 +8,19 @@ from __future__ import annotations
 from pytest_multihost_env.environ.profiles import PROFILES, Profile
 from pytest_multihost_env.environ.rank import rank_env
 from pytest_multihost_env.environ.rules import Rules
-from pytest_multihost_env.environ.special import LAUNCHER_OWNED, is_secret, launcher_owned, redact_names, shown
+from pytest_multihost_env.environ.special import (
+    LAUNCHER_OWNED,
+    OF_ONE_RANK,
+    is_secret,
+    launcher_owned,
+    redact_names,
+    shown,
+)
 from pytest_multihost_env.model import RankEnv
 
 __all__ = [
     "LAUNCHER_OWNED",
+    "OF_ONE_RANK",
     "PROFILES",
     "Profile",
     "Rules",

@@ -40,7 +40,6 @@ BASE: Final = Profile(
         "PYTHONTRACEMALLOC",
         "PYTHONUNBUFFERED",
         "PYTHONUTF8",
-        "PYTHONWARNINGS",
     ),
 )
 

@@ -1,20 +1,22 @@
 """The environment of one rank: layers from the weakest to the strongest, each decision with its reason.
 
-passthrough < managed < configured (file, then `--multihost-env`) < global_env < host < rank < env_overrides < marker.
+passthrough < managed < identity < rank binding's own < configured (file, then `--multihost-env`)
+< global_env < host < rank < env_overrides < marker; then chosen paths are made the rank's own.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 from pytest_multihost_env.config import Assignment
+from pytest_multihost_env.environ.managed import BUILT_IN, identity, managed
 from pytest_multihost_env.environ.rules import Rules, Wanted
+from pytest_multihost_env.environ.scoped import scoped
 from pytest_multihost_env.environ.special import never_automatic, runs_code
 from pytest_multihost_env.errors import UsageProblem
-from pytest_multihost_env.model import RankEnv, Variable
+from pytest_multihost_env.model import Place, RankEnv, Variable
 from pytest_multihost_env.names import same_host, valid_variable
 
 MOST_BYTES_OF_ONE: Final = 128 * 1024
@@ -22,18 +24,15 @@ MOST_BYTES_OF_ONE: Final = 128 * 1024
 MOST_BYTES_OF_ALL: Final = 1536 * 1024
 """Less than the 2 MiB that execve(2) grants to arguments and environment together with a stack of 8 MiB."""
 
-_AS_IN_SHELL: Final = ("LANG", "LANGUAGE", "TZ", "TERM", "PYTHONPATH")
-_BUILT_IN: Final = "built-in"
-
 
 def rank_env(
     rules: Rules,
     launch: Mapping[str, str],
     *,
     prefix: Path | None,
-    host: str,
-    rank: int,
-    marker: Mapping[str, str],
+    spot: Place,
+    size: int,
+    marker: Mapping[str, str | None],
 ) -> RankEnv:
     """Return every variable that a rule speaks about, sorted by name, with the decision and its reason.
 
@@ -41,25 +40,28 @@ def rank_env(
         rules: What profiles and settings say.
         launch: The environment of the shell that pytest was started in.
         prefix: The provisioned environment, or None: the ranks run the controller's Python.
-        host: Name of the rank's host.
-        rank: Number of the rank.
-        marker: Variables that the test sets.
+        spot: The rank and its host.
+        size: Number of ranks.
+        marker: Variables that the test sets, or (None) has absent.
 
     Raises:
-        UsageProblem: A value is larger than 128 KiB, or all together are larger than 1.5 MiB.
+        UsageProblem: A value is larger than 128 KiB, or all together are larger than 1.5 MiB; or a path cannot be made
+            the rank's own.
     """
+    rank = spot.rank
     decided = {variable.name: variable for variable in _automatic(rules, launch)}
     layers = (
-        _managed(launch, prefix),
-        _defaults(rules, launch),
+        managed(rules, launch, prefix),
+        identity(spot, size),
         (_bound(change, "rank binding") for change in rules.binding.derived.get(rank, ())),
         (_assigned(change, "for all ranks") for change in rules.configured),
         _wanted(rules.wanted, launch, decided),
         (_bound(change, "global_env") for change in rules.binding.everywhere),
-        _for_host(rules, host),
+        _for_host(rules, spot.host),
         (_assigned(change, f"for rank {rank}") for change in rules.ranks.get(rank, ())),
         (_bound(change, "env_overrides") for change in rules.binding.ranks.get(rank, ())),
-        (Variable(name, value, "SET", "env of the test", "marker") for name, value in marker.items()),
+        (_bound(Assignment(name, value, "marker"), "env of the test") for name, value in marker.items()),
+        scoped(rules.scoped, decided, spot),
     )
     for layer in layers:
         for variable in layer:
@@ -79,55 +81,12 @@ def _automatic(rules: Rules, launch: Mapping[str, str]) -> Iterator[Variable]:
         elif reason:
             # What nobody would have passed is not worth a line, but for what could have done harm.
             if passing or runs_code(name):
-                yield Variable(name, None, "BLOCKED", reason, _BUILT_IN)
+                yield Variable(name, None, "BLOCKED", reason, BUILT_IN)
         elif passing and not valid_variable(name):
-            yield Variable(name, None, "BLOCKED", "not a variable name", _BUILT_IN)
+            yield Variable(name, None, "BLOCKED", "not a variable name", BUILT_IN)
         elif passing:
             text = f"{'name' if passing.text == name else 'prefix'} {passing.text}" if passing.text else "all:"
             yield Variable(name, value, "PASSED", text, passing.origin)
-
-
-def _managed(launch: Mapping[str, str], prefix: Path | None) -> Iterator[Variable]:
-    def managed(name: str, value: str, why: str) -> Variable:
-        status = "PASSED" if launch.get(name) == value else "SET"
-        return Variable(name, value, status, f"managed: {why}", _BUILT_IN)
-
-    if prefix is None:
-        yield managed("PATH", _joined(launch.get("PATH", os.defpath)), "as in the launch shell")
-        for name in ("VIRTUAL_ENV", "PYTHONNOUSERSITE"):
-            if launch.get(name):
-                yield managed(name, launch[name], "as in the launch shell")
-    else:
-        yield managed("PATH", _path(launch, prefix), "the environment's programs first")
-        yield managed("VIRTUAL_ENV", str(prefix), "the environment")
-        yield managed("PYTHONNOUSERSITE", "1", "nothing from outside the environment")
-    for name in ("HOME", "USER"):
-        if launch.get(name):
-            yield managed(name, launch[name], "as in the launch shell")
-    for name in launch:
-        if name in _AS_IN_SHELL or name.startswith("LC_"):
-            yield managed(name, launch[name], "as in the launch shell")
-    # An empty element would mean the current directory (ld.so(8)).
-    if libraries := _joined(launch.get("LD_LIBRARY_PATH", "")):
-        yield managed("LD_LIBRARY_PATH", libraries, "as in the launch shell, without empty elements")
-
-
-def _joined(paths: str) -> str:
-    return os.pathsep.join(element for element in paths.split(os.pathsep) if element)
-
-
-def _path(launch: Mapping[str, str], prefix: Path) -> str:
-    if os.pathsep in str(prefix):
-        raise UsageProblem(
-            "the path of the environment contains a colon, which PATH cannot hold",
-            where=str(prefix),
-            hint="put it elsewhere with --multihost-target",
-        )
-    programs = str(prefix / "bin")
-    # The environment that the shell had activated is not the one that the ranks run.
-    foreign = {programs, str(Path(launch["VIRTUAL_ENV"], "bin"))} if launch.get("VIRTUAL_ENV") else {programs}
-    kept = [one for one in launch.get("PATH", os.defpath).split(os.pathsep) if one and one.rstrip("/") not in foreign]
-    return os.pathsep.join([programs, *kept])
 
 
 def _assigned(change: Assignment, whom: str) -> Variable:
@@ -138,17 +97,6 @@ def _assigned(change: Assignment, whom: str) -> Variable:
 
 def _bound(change: Assignment, rule: str) -> Variable:
     return Variable(change.name, change.value, "UNSET" if change.value is None else "SET", rule, change.origin)
-
-
-def _defaults(rules: Rules, launch: Mapping[str, str]) -> Iterator[Variable]:
-    """Yield what tt-run sets where the shell has nothing to pass."""
-    known = {**launch, "cwd": str(rules.binding.cwd)}
-    for name, template, origin in rules.defaults:
-        # One that is blocked never comes from the shell, so that it is always the default.
-        if launch.get(name) and rules.blocking(name, rules.passing(name)) is None:
-            continue
-        known[name] = template.format_map(known)
-        yield Variable(name, known[name], "SET", "managed: default with a rank binding", origin)
 
 
 def _wanted(wanted: Iterable[Wanted], launch: Mapping[str, str], decided: Mapping[str, Variable]) -> Iterator[Variable]:

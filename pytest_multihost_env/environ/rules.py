@@ -8,7 +8,7 @@ import functools
 import re
 from collections.abc import Mapping
 
-from pytest_multihost_env.config import Assignment, Settings
+from pytest_multihost_env.config import Assignment, Item, Settings
 from pytest_multihost_env.config.binding import Binding
 from pytest_multihost_env.environ.profiles import BASE, PROFILES, Profile
 from pytest_multihost_env.errors import UsageProblem
@@ -61,6 +61,8 @@ class Rules:
         ranks: Changes for one rank.
         binding: What the rank-binding files say.
         defaults: Name, template and profile of the variables that profiles set with a rank binding.
+        scoped: Variables whose paths are made each rank's own.
+        lib_first: The environment's `lib` stands first in LD_LIBRARY_PATH.
     """
 
     passes: tuple[Rule, ...]
@@ -71,6 +73,8 @@ class Rules:
     ranks: Mapping[int, tuple[Assignment, ...]] = dataclasses.field(default_factory=dict)
     binding: Binding = dataclasses.field(default_factory=Binding)
     defaults: tuple[tuple[str, str, str], ...] = ()
+    scoped: tuple[Item, ...] = ()
+    lib_first: bool = False
 
     @classmethod
     def from_settings(cls, settings: Settings, binding: Binding | None = None) -> Rules:
@@ -98,6 +102,8 @@ class Rules:
             defaults=tuple((*default, origins[one.name]) for one in profiles for default in one.defaults)
             if binding and binding.size
             else (),
+            scoped=tuple(_named(item) for item in settings.items["rank-scoped"]),
+            lib_first=settings.lib_first,
         )
 
     def passing(self, name: str) -> Rule | None:
@@ -167,6 +173,17 @@ def _pattern(text: str, origin: str) -> str:
             hint="correct it",
         )
     return text
+
+
+def _named(item: Item) -> Item:
+    if not valid_variable(item.value):
+        raise UsageProblem(
+            f"{item.value!r} is not a variable name",
+            where=item.origin,
+            expected="the name of a variable that holds a path",
+            hint="correct the name",
+        )
+    return item
 
 
 def _wanted(text: str, origin: str) -> Wanted:

@@ -26,6 +26,16 @@ LAUNCHER_OWNED: Final = (
     "FLUX_",
     "LSB_",
     "PALS_",
+    # The same from wrappers that start ranks by themselves (torchrun and its kind).
+    "RANK",
+    "LOCAL_RANK",
+    "NODE_RANK",
+    "GROUP_RANK",
+    "WORLD_SIZE",
+    "LOCAL_WORLD_SIZE",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+    "TORCHELASTIC_",
     # Which devices this rank may use.
     "CUDA_VISIBLE_DEVICES",
     "ROCR_VISIBLE_DEVICES",
@@ -40,6 +50,22 @@ LAUNCHER_OWNED: Final = (
 )
 """Names, and beginnings of names that end in `_`: a rank keeps what it was started with, the shell's never arrives."""
 
+OF_ONE_RANK: Final = frozenset(
+    {
+        "RANK",
+        "LOCAL_RANK",
+        "NODE_RANK",
+        "GROUP_RANK",
+        "WORLD_SIZE",
+        "LOCAL_WORLD_SIZE",
+        "SLURM_PROCID",
+        "SLURM_LOCALID",
+        "SLURM_NODEID",
+        "SLURM_GTIDS",
+    }
+)
+"""Not even the launcher gets these from the shell: its local children would inherit them and all be that one rank."""
+
 _RUNS_CODE: Final = frozenset(
     {
         "BASH_ENV",
@@ -49,10 +75,14 @@ _RUNS_CODE: Final = frozenset(
         "GCONV_PATH",
         "GLIBC_TUNABLES",
         "IFS",
-        "LD_AUDIT",
-        "LD_PRELOAD",
-        "LD_PROFILE",
+        "JAVA_TOOL_OPTIONS",
+        "JDK_JAVA_OPTIONS",
         "LOCPATH",
+        "NODE_OPTIONS",
+        "NODE_PATH",
+        "PERL5DB",
+        "PERL5LIB",
+        "PERL5OPT",
         "PROMPT_COMMAND",
         "PS4",
         "PYTHONBREAKPOINT",
@@ -63,11 +93,16 @@ _RUNS_CODE: Final = frozenset(
         "PYTHONPYCACHEPREFIX",
         "PYTHONSTARTUP",
         "PYTHONUSERBASE",
+        "PYTHONWARNINGS",  # its category is a name that is imported
+        "RUBYLIB",
+        "RUBYOPT",
         "SHELLOPTS",
         "ZDOTDIR",
         "__PYVENV_LAUNCHER__",
     }
 )
+_RUNS_CODE_PREFIXES: Final = ("BASH_FUNC_", "DYLD_", "GIT_", "LD_")
+"""LD_LIBRARY_PATH is managed and so arrives all the same."""
 _SHELL_STATE: Final = frozenset(
     {"_", "OLDPWD", "PWD", "SHLVL", "PYTEST_CURRENT_TEST", "PYTEST_VERSION", "PYTEST_ADDOPTS"}
 )
@@ -83,7 +118,7 @@ def launcher_owned(name: str) -> bool:
 
 def runs_code(name: str) -> bool:
     """Return whether `name` can make a program run something else, or another interpreter."""
-    return name in _RUNS_CODE or name.startswith("BASH_FUNC_")
+    return name in _RUNS_CODE or name.startswith(_RUNS_CODE_PREFIXES)
 
 
 def never_automatic(name: str) -> str | None:

@@ -61,8 +61,8 @@ class Script:
 
     Attributes:
         argv: The rank program; `{channel}` and `{stacks}` become file descriptors.
-        env: The exact environment of a place.
-        keep: Prefixes of variables that the launcher sets and the rank needs.
+        env: The exact environment of a place; None: absent, also when `keep` names it.
+        keep: Names, and beginnings that end in `_`, of variables that the launcher sets and the rank needs.
         cwd: Working directory, on every host.
         session: What the rank's pytest session is told (see `gang.rank`).
         mpi: The launcher promises an MPI world of the gang's size.
@@ -70,7 +70,7 @@ class Script:
     """
 
     argv: tuple[str, ...]
-    env: Callable[[Place], Mapping[str, str]]
+    env: Callable[[Place], Mapping[str, str | None]]
     keep: tuple[str, ...]
     cwd: str
     session: Mapping[str, object]
@@ -186,7 +186,9 @@ class Gang:
                     "stream": self._script.stream,
                 },
             )
-            session = {**self._script.session, "mpi": self._script.mpi, "rank": state.place.rank, "size": self.size}
+            place = state.place
+            who = {"rank": place.rank, "size": self.size, "host": place.host, "local_rank": place.local_rank}
+            session = {**self._script.session, "mpi": self._script.mpi, **who}
             self.ranks.send(state.place.rank, {"t": "tell", "m": {"do": "session", **session}})
         end = time.monotonic() + self.limits.start
         while len(self._ready) < self.size:

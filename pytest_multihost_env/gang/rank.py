@@ -62,9 +62,9 @@ class RankPlugin:
         self.rank = int(session["rank"])
         self.size = int(session["size"])
         self.mpi = bool(session["mpi"])
-        self.host = os.environ.get("MULTIHOST_HOST", socket.gethostname())
+        self.host = str(session["host"])
         self.hosts = tuple(session["hosts"])
-        self.local_rank = int(os.environ.get("MULTIHOST_LOCAL_RANK", "0"))
+        self.local_rank = int(session["local_rank"])
         self._config: pytest.Config
         self._sequence = 0
         self.told_of_failure = False

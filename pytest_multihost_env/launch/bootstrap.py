@@ -150,9 +150,11 @@ class Supervisor:
             self._stop(float(message.get("grace", 0)))
 
     def _start(self, order: wire.Message) -> None:
-        keep = tuple(order.get("keep", ()))
-        kept = {name: value for name, value in os.environ.items() if name.startswith(keep)} if keep else {}
-        order["env"] = {**kept, **order["env"]}
+        keep = frozenset(order.get("keep", ()))
+        beginnings = tuple(name for name in keep if name.endswith("_"))
+        kept = {name: value for name, value in os.environ.items() if name in keep or name.startswith(beginnings)}
+        env = {**kept, **order["env"]}
+        order["env"] = {name: value for name, value in env.items() if value is not None}
         cwd = order["cwd"]
         if not os.path.isdir(cwd):  # noqa: PTH112 - pathlib would cost every rank 5 ms
             self.send("failed", why=f"the working directory {cwd} does not exist on this host")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from pytest_multihost_env.errors import LaunchFailed, MultihostError
 from pytest_multihost_env.gang.gang import Gang, Limits, Script
 from pytest_multihost_env.gang.pool import Pool
 from pytest_multihost_env.gang.reconcile import reconcile
-from pytest_multihost_env.model import Place, Shape
+from pytest_multihost_env.model import Place, Placement, Shape
 from pytest_multihost_env.placement import place
 from pytest_multihost_env.plugin import reports
 from pytest_multihost_env.plugin import session as sessions
@@ -97,15 +96,17 @@ class Ranks:
 
         Raises:
             LaunchFailed: It could not be started; names rank, host and reason.
-            UsageProblem: Rank bindings do not speak of all its ranks.
+            UsageProblem: Rank bindings do not speak of all its ranks, or an environment is too large.
         """
         plan = self._state.plan
         plan.refuse_unbound(shape.ranks)
+        placement = place(shape, plan.allocation)
+        script = self._script(shape, placement)  # before the launch: what it refuses starts nothing
         try:
-            job = plan.start(place(shape, plan.allocation))
+            job = plan.start(placement)
         except LaunchFailed as error:
             raise plan.why_not(error) from None
-        gang = Gang(job, self._script(shape, job.placement.hosts), Limits(), self._show if self._live else None)
+        gang = Gang(job, script, Limits(), self._show if self._live else None)
         try:
             gang.start()
             _right_world(gang, job.command_lines)
@@ -114,23 +115,19 @@ class Ranks:
             raise
         return gang
 
-    def _script(self, shape: Shape, hosts: tuple[str, ...]) -> Script:
+    def _script(self, shape: Shape, placement: Placement) -> Script:
         plan = self._state.plan
-        marker = dict(shape.env)
-
-        def env(place: Place) -> Mapping[str, str]:
-            return plan.rank_env(place, shape.ranks, marker).values
-
+        envs = {spot: plan.rank_env(spot, shape.ranks, dict(shape.env)).changes for spot in placement.places}
         return Script(
             argv=(str(plan.facts.python), "-P", "-m", "pytest_multihost_env.gang.rank", "{channel}", "{stacks}"),
-            env=env,
+            env=envs.__getitem__,
             keep=environ.LAUNCHER_OWNED,
             cwd=str(plan.facts.cwd),
             session={
                 "options": self._options(),
                 "args": list(dict.fromkeys(str(item.path) for item in self._items[shape])),
                 "cwd_on_path": "" in sys.path and not sys.flags.safe_path,
-                "hosts": list(hosts),
+                "hosts": list(placement.hosts),
             },
             mpi=plan.program.launcher.traits.mpi,
             stream=self._live,

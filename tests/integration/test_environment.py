@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 
 from tests import suites
+from tests.environments import ROOT, make
+from tests.testbed.bed import Testbed
 
 PYTHON = Path(sys.executable)
 COMMAND = [sys.executable, "-m", "pytest_multihost_env.cli"]
@@ -103,3 +109,217 @@ def test_a_bad_binding_is_refused_before_anything_is_made(special: Path) -> None
     done = command(special, "env", "--rank-binding", "bindings.yaml")
     assert done.returncode == 2
     assert "remedy: export BASE" in done.stderr
+
+
+def hypothesis_values() -> list[str]:
+    """Return 200 values that hypothesis makes up, and those that broke somebody's launcher once."""
+    known = [
+        "a b",
+        "a,b",
+        "a=b=c",
+        "'",
+        '"',
+        "\\",
+        "$HOME",
+        "$(x)",
+        "`x`",
+        ";",
+        "&",
+        "a\nb",
+        "\n",
+        "\t",
+        " ",
+        "",
+        "ü€𝄞",
+        "%s",
+    ]
+    found = [*known, "x" * 100_000, "\udcff\udc80", "*", "~", "!x", "#", "--", "-x", "\x1b[31m", "\r", "\x7f", "\u2028"]
+
+    @hypothesis.settings(max_examples=200, database=None, derandomize=True)
+    @hypothesis.given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])))
+    def collect(value: str) -> None:
+        found.append(value)
+
+    collect()
+    return found
+
+
+EVERY_VALUE = """
+    import json, os
+    import pytest
+
+    VALUES = json.load(open("values.json"))
+
+    @pytest.mark.multihost(ranks=2, env={f"V{at}": value for at, value in enumerate(VALUES)})
+    def test_values(multihost):
+        assert multihost.size == 2
+        wrong = [at for at, value in enumerate(VALUES) if os.environb.get(f"V{at}".encode()) != os.fsencode(value)]
+        assert wrong == []
+        assert len(VALUES) > 200
+"""
+
+
+@pytest.mark.mpi_programs
+def test_row_61_every_value_arrives_byte_for_byte(mpi_python: Path, special: Path) -> None:
+    suites.write(special, EVERY_VALUE)
+    (special / "values.json").write_text(json.dumps(hypothesis_values()))
+    for launcher in ("auto", "local"):
+        outcome = suites.run(mpi_python, special, f"--multihost-launcher={launcher}")
+        assert outcome.tests == {"test_values": "passed"}, outcome
+
+
+DUMP = """
+    import json, os
+    import pytest
+
+    @pytest.mark.multihost(ranks=2)
+    def test_dump(multihost):
+        with open(f"rank{multihost.rank}.json", "w") as file:
+            json.dump(dict(os.environ), file)
+"""
+
+
+def dumped(directory: Path) -> list[dict[str, str]]:
+    return [json.loads((directory / f"rank{rank}.json").read_text()) for rank in (0, 1)]
+
+
+@pytest.mark.mpi_programs
+def test_row_71_what_the_launcher_gives_is_kept_and_the_shells_ranks_are_not(mpi_python: Path, special: Path) -> None:
+    """A shell inside a job of one rank has that rank's numbers: the ranks that it starts must not believe them."""
+    suites.write(special, DUMP)
+    shell = {"RANK": "7", "LOCAL_RANK": "7", "WORLD_SIZE": "9", "SLURM_PROCID": "7", "SLURM_LOCALID": "7"}
+    given = (
+        "-genv MASTER_ADDR 10.0.0.1" if (mpi_python.parent / "hydra_pmi_proxy").exists() else "-x MASTER_ADDR=10.0.0.1"
+    )
+    outcome = suites.run(mpi_python, special, f"--multihost-launcher-args={given}", env=shell)
+    assert outcome.tests == {"test_dump": "passed"}, outcome
+    for rank, seen in enumerate(dumped(special)):
+        assert not seen.keys() & shell.keys()
+        assert seen["MASTER_ADDR"] == "10.0.0.1"
+        assert [seen[f"MULTIHOST_{name}"] for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE")] == [
+            str(rank),
+            str(rank),
+            "2",
+        ]
+
+
+DENIED = {
+    "BASH_ENV": "x",
+    "ENV": "x",
+    "PROMPT_COMMAND": "x",
+    "PYTHONSTARTUP": "x",
+    "PYTHONWARNINGS": "default",
+    "PYTHONINSPECT": "",
+    "GIT_SSH_COMMAND": "x",
+    "GIT_DIR": "x",
+    "PERL5LIB": "x",
+    "NODE_OPTIONS": "x",
+    "LD_BIND_NOW": "1",
+    "LD_PROFILE_OUTPUT": "x",
+    "DYLD_LIBRARY_PATH": "x",
+    "GCONV_PATH": "x",
+    "BASH_FUNC_x%%": "() { :; }",
+    "OMPI_MCA_planted": "x",
+    "GITHUB_TOKEN": "x",
+    "RUNNER_OS": "x",
+    "CI": "x",
+}
+
+
+@pytest.mark.parametrize("options", [[], ["--multihost-pass=all:"]], ids=["default", "all"])
+def test_no_denied_name_of_the_shell_arrives(special: Path, options: list[str]) -> None:
+    suites.write(special, DUMP)
+    outcome = suites.run(PYTHON, special, "--multihost-launcher=local", *options, env=DENIED)
+    assert outcome.tests == {"test_dump": "passed"}, outcome
+    # OMPI_...: the local launcher has no variables of its own, so what its child inherits is what it was started with.
+    arrived = {name for seen in dumped(special) for name in seen if name in DENIED}
+    assert arrived <= {"OMPI_MCA_planted"}
+
+
+def test_row_59_an_unset_variable_is_absent_whoever_set_it(special: Path) -> None:
+    suites.write(special, DUMP.replace("ranks=2", 'ranks=2, env={"HF_HOME": None}'))
+    (special / "multihost-env.toml").write_text(
+        'launcher = "local"\n[environment]\nunset = ["TMPDIR", "LANG"]\n[environment.ranks.1]\nunset = ["TT_A"]\n'
+    )
+    shell = {"TMPDIR": "/tmp", "XDG_RUNTIME_DIR": "/run/user/0", "LANG": "C.UTF-8", "TT_A": "1", "HF_HOME": "/x"}
+    outcome = suites.run(PYTHON, special, env=shell)
+    assert outcome.tests == {"test_dump": "passed"}, outcome
+    first, second = dumped(special)
+    assert not {"TMPDIR", "LANG", "HF_HOME"} & (first.keys() | second.keys())
+    assert (first["TT_A"], first["XDG_RUNTIME_DIR"]) == ("1", "/run/user/0")
+    assert "TT_A" not in second
+
+
+@pytest.mark.mpi_programs
+def test_row_74_a_value_that_is_too_large_is_refused_before_the_launch(special: Path) -> None:
+    suites.write(special, DUMP.replace("ranks=2", 'ranks=2, env={"BIG": "x" * 140_000}'))
+    outcome = suites.run(PYTHON, special, "--multihost-launcher-args=--no-such-flag-of-mpirun")
+    assert outcome.tests == {"test_dump": "error"}, outcome
+    assert "BIG has 140005 bytes" in outcome.messages["test_dump"]
+    assert "no-such-flag" not in outcome.messages["test_dump"], "nothing was started"
+
+
+def test_row_78_each_rank_gets_its_own_cache_and_explain_says_so(special: Path) -> None:
+    suites.write(special, DUMP)
+    (special / "multihost-env.toml").write_text(
+        'launcher = "local"\nhosts = "localhost:2"\n[environment]\nrank-scoped = ["TT_METAL_CACHE"]\n'
+    )
+    shell = {"TT_METAL_CACHE": "/cache", "HF_HOME": "/shared"}
+    outcome = suites.run(PYTHON, special, env=shell)
+    assert outcome.tests == {"test_dump": "passed"}, outcome
+    assert [seen["TT_METAL_CACHE"] for seen in dumped(special)] == [f"/cache/localhost_rank_{rank}" for rank in (0, 1)]
+    assert {seen["HF_HOME"] for seen in dumped(special)} == {"/shared"}
+    done = command(special, "env", "--rank", "1", "--explain", "--json", env=shell)
+    (row,) = [row for row in json.loads(done.stdout)["variables"] if row["name"] == "TT_METAL_CACHE"]
+    assert (row["value"], row["rule"]) == ("/cache/localhost_rank_1", "rank-scoped; before: prefix TT_")
+
+
+PHASES = """
+import json, os, sys
+from pathlib import Path
+from pytest_multihost_env import config, plan
+made = plan.make(config.load({}, os.environ, {}, Path.cwd()))
+found = made.on_every_host((sys.executable, "-c", "import json, os; print(json.dumps(dict(os.environ)))"), "")
+print(json.dumps({host: json.loads(done.stdout) for host, done in found.items()}))
+"""
+ON_TWO_HOSTS = DUMP.replace("ranks=2", "ranks=4, hosts=2")
+
+
+@pytest.fixture(scope="module")
+def project(testbed: Testbed) -> Iterator[Path]:
+    """A directory on shared storage with an environment that has this package."""
+    directory = testbed.shared / "env: it's #1 ü".replace(":", "")
+    directory.mkdir()
+    make(directory / "tool", str(ROOT), python="/usr/bin/python3")
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes hosts, which takes root")
+def test_row_75_checks_see_what_the_tests_on_that_host_will_see(testbed: Testbed, project: Path) -> None:
+    suites.write(project, ON_TWO_HOSTS)
+    (project / "multihost-env.toml").write_text(
+        'launcher = "ssh"\nhosts = "n1:2,n2:2"\n[environment]\nunset = ["SHELL"]\n'
+        '[environment.hosts.n2.set]\nOF_HOST = "n2"\n'
+        + "".join(f'[environment.ranks.{rank}.set]\nOF_RANK = "{rank}"\n' for rank in range(4))
+    )
+    python = project / "tool" / "bin" / "python"
+    env = {"TT_PASSED": "a b", "NOBODY_ASKED": "1"}
+    done = testbed.run("n1", [python, "-m", "pytest", "-p", "no:cacheprovider"], cwd=project, env=env, timeout=100)
+    assert done.returncode == 0, done.stdout + done.stderr
+    asked = testbed.run("n1", [python, "-c", PHASES], cwd=project, env=env, timeout=100)
+    assert asked.returncode == 0, asked.stdout + asked.stderr
+    phases = json.loads(asked.stdout)
+    for host, rank in (("n1", 0), ("n2", 2)):
+        seen = json.loads((project / f"rank{rank}.json").read_text())
+        # What pytest sets in itself, and what ssh says about its own connection.
+        own = ("PYTEST_", "SSH_")
+        seen, checked = ({n: v for n, v in one.items() if not n.startswith(own)} for one in (seen, phases[host]))
+        assert checked == seen
+        assert (checked["OF_RANK"], checked.get("OF_HOST"), checked["TT_PASSED"]) == (
+            str(rank),
+            "n2" if host == "n2" else None,
+            "a b",
+        )
+        assert not {"SHELL", "NOBODY_ASKED"} & checked.keys()

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_multihost_env import config, environ
-from pytest_multihost_env.model import RankEnv
+from pytest_multihost_env.model import Place, RankEnv
 
 NOWHERE = Path("/nowhere")
+SPOT = Place(0, "n1", 0)
 LAYERS = ("shell", "file", "variable", "option", "host", "rank", "marker")
 ORIGINS = {
     "file": "multihost-env.toml",
@@ -44,8 +45,8 @@ def env_from(layers: set[str], name: str, block: str | None = None) -> RankEnv:
         environ.Rules.from_settings(settings),
         {name: "shell"} if "shell" in layers else {},
         prefix=NOWHERE,
-        host="n1",
-        rank=0,
+        spot=SPOT,
+        size=1,
         marker={name: "marker"} if "marker" in layers else {},
     )
 
@@ -75,13 +76,15 @@ def test_every_variable_has_one_decision_and_values_are_never_changed(
     launch: dict[str, str], marker: dict[str, str]
 ) -> None:
     settings = config.load({"pass": ["all:"]}, {}, {}, NOWHERE)
-    env = environ.rank_env(environ.Rules.from_settings(settings), launch, prefix=None, host="n1", rank=0, marker=marker)
+    env = environ.rank_env(environ.Rules.from_settings(settings), launch, prefix=None, spot=SPOT, size=1, marker=marker)
     names = [one.name for one in env.variables]
     assert names == sorted(set(names))
     assert {name: env.values[name] for name in marker} == marker
     for one in env.variables:
         assert (one.value is None) == (one.status in ("BLOCKED", "UNSET"))
-        if one.name not in marker and one.value is not None and one.name not in ("PATH", "LD_LIBRARY_PATH"):
+        if one.rule == "identity of the rank" or one.name in ("PATH", "LD_LIBRARY_PATH"):
+            continue
+        if one.name not in marker and one.value is not None:
             assert one.value == launch[one.name]
     assert set(launch) - {"_", "PWD"} <= {*names, "HOME", "USER"}
 
@@ -114,5 +117,5 @@ def test_of_any_layers_that_give_a_setting_the_strongest_wins(layers: set[str], 
 @given(NAMES, VALUES)
 def test_a_value_named_on_the_command_line_arrives_literally(name: str, value: str) -> None:
     settings = config.load({"env": [f"{name}={value}"]}, {}, {}, NOWHERE)
-    env = environ.rank_env(environ.Rules.from_settings(settings), {}, prefix=None, host="n1", rank=0, marker={})
+    env = environ.rank_env(environ.Rules.from_settings(settings), {}, prefix=None, spot=SPOT, size=1, marker={})
     assert env.values[name] == value

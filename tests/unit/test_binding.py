@@ -11,7 +11,7 @@ from pytest_multihost_env import config, environ
 from pytest_multihost_env.config.binding import Binding, read
 from pytest_multihost_env.config.expand import expand
 from pytest_multihost_env.errors import UsageProblem
-from pytest_multihost_env.model import RankEnv, Variable
+from pytest_multihost_env.model import Place, RankEnv, Variable
 
 TWO = """
 rank_bindings:
@@ -37,7 +37,7 @@ def write(directory: Path, text: str, name: str = "b.yaml") -> Path:
 
 def env_of(launch: Mapping[str, str], binding: Binding, rank: int, rootdir: Path = Path("/nowhere")) -> RankEnv:
     rules = environ.Rules.from_settings(config.load({}, {}, {}, rootdir), binding)
-    return environ.rank_env(rules, launch, prefix=None, host="n1", rank=rank, marker={})
+    return environ.rank_env(rules, launch, prefix=None, spot=Place(rank, "n1", 0), size=2, marker={})
 
 
 def refusal(directory: Path, *texts: str, launch: Mapping[str, str] | None = None) -> UsageProblem:

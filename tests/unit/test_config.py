@@ -64,6 +64,8 @@ SAMPLES = {
     "env": ("A=b, c", ("A=b, c",)),
     "pass": ("A_,B_", ("A_", "B_")),
     "block": ("A_*", ("A_*",)),
+    "rank-scoped": ("A,B", ("A", "B")),
+    "lib-first": ("true", True),
     "check": ("drift", "drift"),
     "strict": ("yes", True),
     "no-reexec": ("1", True),

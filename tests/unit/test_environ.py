@@ -10,7 +10,9 @@ import pytest
 
 from pytest_multihost_env import config, environ
 from pytest_multihost_env.errors import UsageProblem
-from pytest_multihost_env.model import RankEnv, Variable
+from pytest_multihost_env.model import Place, RankEnv, Variable
+
+IDENTITY = ("MULTIHOST_HOST", "MULTIHOST_LOCAL_RANK", "MULTIHOST_RANK", "MULTIHOST_WORLD_SIZE")
 
 FILE = """
 [environment]
@@ -33,12 +35,17 @@ def env_of(
     prefix: Path | None = None,
     host: str = "n1",
     rank: int = 0,
-    marker: Mapping[str, str] | None = None,
+    marker: Mapping[str, str | None] | None = None,
+    size: int = 4,
     **options: object,
 ) -> RankEnv:
     ini = {"profiles": options.pop("profiles")} if "profiles" in options else {}
     rules = environ.Rules.from_settings(config.load(options, {}, ini, rootdir))
-    return environ.rank_env(rules, launch, prefix=prefix, host=host, rank=rank, marker=marker or {})
+    env = environ.rank_env(rules, launch, prefix=prefix, spot=Place(rank, host, 0), size=size, marker=marker or {})
+    assert env.values.keys() >= set(IDENTITY)
+    return RankEnv(
+        tuple(one for one in env.variables if one.name not in IDENTITY or one.rule != "identity of the rank")
+    )
 
 
 def decision(env: RankEnv, name: str) -> Variable | None:
@@ -109,6 +116,12 @@ def test_a_prefix_of_yours_opens_what_a_profile_blocks_as_exactly() -> None:
         "CUDA_VISIBLE_DEVICES",
         "XDG_RUNTIME_DIR",
         "PRTE_MCA_x",
+        "RANK",
+        "LOCAL_RANK",
+        "WORLD_SIZE",
+        "MASTER_ADDR",
+        "MASTER_PORT",
+        "TORCHELASTIC_RUN_ID",
     ],
 )
 def test_what_the_launcher_or_the_host_owns_is_never_forced(name: str) -> None:
@@ -118,7 +131,7 @@ def test_what_the_launcher_or_the_host_owns_is_never_forced(name: str) -> None:
     assert env_of({name: "7"}, env=[name]).values[name] == "7"
 
 
-@pytest.mark.parametrize("name", ["MPI4PY_RC_THREADS", "OMP_NUM_THREADS", "TMPDIRS", "UCX_TLS"])
+@pytest.mark.parametrize("name", ["MPI4PY_RC_THREADS", "OMP_NUM_THREADS", "TMPDIRS", "UCX_TLS", "RANKS", "MASTER"])
 def test_what_only_looks_owned_is_not(name: str) -> None:
     assert not environ.launcher_owned(name)
 
@@ -128,6 +141,16 @@ def test_what_only_looks_owned_is_not(name: str) -> None:
     [
         "LD_PRELOAD",
         "LD_AUDIT",
+        "LD_BIND_NOT",
+        "DYLD_INSERT_LIBRARIES",
+        "GCONV_PATH",
+        "GIT_SSH_COMMAND",
+        "GIT_DIR",
+        "NODE_OPTIONS",
+        "PERL5LIB",
+        "PERL5OPT",
+        "PYTHONWARNINGS",
+        "RUBYOPT",
         "BASH_ENV",
         "ENV",
         "PROMPT_COMMAND",
@@ -239,8 +262,9 @@ def test_an_environment_that_path_cannot_hold_is_refused() -> None:
 def test_python_variables() -> None:
     values = env_of({"PATH": "/bin"}, prefix=Path("/e")).values
     assert not values.keys() & {"PYTHONHOME", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "LD_LIBRARY_PATH", "HOME"}
-    launch = {"PYTHONPATH": ":src", "PYTHONHASHSEED": "0", "PYTHONWARNINGS": "error", "PYTHONHOME": "/x"}
+    launch = {"PYTHONPATH": ":src", "PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "PYTHONHOME": "/x"}
     assert {name: env_of(launch).values.get(name) for name in launch} == {**launch, "PYTHONHOME": None}
+    assert env_of(launch, env=["PYTHONHOME"]).values["PYTHONHOME"] == "/x", "row 56: only when it was asked for"
 
 
 @pytest.mark.parametrize(("old", "new"), [("/a:/b", "/a:/b"), (":/a::/b:", "/a:/b"), ("", None), (":", None)])
@@ -307,3 +331,95 @@ def test_no_profile_passes_what_is_never_automatic() -> None:
             assert not environ.launcher_owned(prefix + "X"), prefix
         for pattern in profile.blocks:
             assert fnmatch.fnmatchcase(pattern.replace("*", "X"), pattern)
+
+
+def test_row_77_a_rank_knows_who_it_is_and_the_settings_may_say_otherwise() -> None:
+    rules = environ.Rules.from_settings(config.load({}, {}, {}, Path("/nowhere")))
+
+    def found(launch: Mapping[str, str], marker: Mapping[str, str]) -> dict[str, str]:
+        env = environ.rank_env(rules, launch, prefix=None, spot=Place(5, "n2", 1), size=8, marker=marker)
+        assert len({one.name for one in env.variables}) == len(env.variables)
+        return {name: env.values[name] for name in IDENTITY}
+
+    expected = dict(zip(IDENTITY, ("n2", "1", "5", "8"), strict=True))
+    assert found({"MULTIHOST_RANK": "77"}, {}) == expected
+    assert found({}, {"MULTIHOST_HOST": "mine"}) == {**expected, "MULTIHOST_HOST": "mine"}
+
+
+def test_row_57_the_environments_libraries_stand_first_when_asked_for() -> None:
+    def path(old: str | None, lib_first: bool = True) -> str | None:
+        launch = {} if old is None else {"LD_LIBRARY_PATH": old}
+        return env_of(launch, prefix=Path("/e"), **{"lib-first": lib_first}).values.get("LD_LIBRARY_PATH")
+
+    assert path(None) == path("") == path(":") == "/e/lib"
+    assert path("/a:/b") == path(":/a::/b:") == path("/e/lib:/a:/b") == "/e/lib:/a:/b"
+    assert path("/a", lib_first=False) == "/a"
+    assert path(None, lib_first=False) is None
+
+
+def test_row_59_what_is_unset_is_said_to_the_rank_and_what_is_blocked_is_not() -> None:
+    env = env_of({"GITHUB_SHA": "1", "TT_A": "1"}, marker={"TT_A": None, "TMPDIR": None})
+    assert {name: env.changes.get(name, "not said") for name in ("TT_A", "TMPDIR", "GITHUB_SHA")} == {
+        "TT_A": None,
+        "TMPDIR": None,
+        "GITHUB_SHA": "not said",
+    }
+    assert not env.values.keys() & {"TT_A", "TMPDIR", "GITHUB_SHA"}
+
+
+def test_an_ini_list_with_an_empty_line_passes_nothing_more_row_52(special: Path) -> None:
+    settings = config.load({}, {}, {"pass": "\nMINE_\n\n"}, special)
+    assert settings.pass_ == ("MINE_",)
+    assert environ.Rules.from_settings(settings).passing("OTHER") is None
+
+
+@pytest.mark.parametrize(
+    ("value", "own"),
+    [
+        ("/cache", "/cache/n2_rank_3"),
+        ("/cache/", "/cache/n2_rank_3"),
+        ("/it's #1 ü", "/it's #1 ü/n2_rank_3"),
+        ("/cache/n2_rank_3", "/cache/n2_rank_3"),
+        ("/cache/n1.example.org_rank_0", "/cache/n2_rank_3"),
+        ("relative", "relative/n2_rank_3"),
+        ("/dev/shm/x", "/dev/shm/x/n2_rank_3"),
+        ("/home/etc", "/home/etc/n2_rank_3"),
+        ("/my_rank_x", "/my_rank_x/n2_rank_3"),
+    ],
+)
+def test_row_78_a_path_becomes_the_ranks_own_once(value: str, own: str) -> None:
+    env = env_of({"TT_CACHE": value, "HF_HOME": "/shared"}, host="n2", rank=3, **{"rank-scoped": ["TT_CACHE", "UNSET"]})
+    assert env.values["TT_CACHE"] == own
+    assert env.values["HF_HOME"] == "/shared", "what was not named stays shared"
+    assert "UNSET" not in env.values
+    assert decision(env, "TT_CACHE") == Variable(
+        "TT_CACHE", own, "SET", "rank-scoped; before: prefix TT_", "option --multihost-rank-scoped"
+    )
+    again = env_of(env.values, host="n2", rank=3, **{"rank-scoped": ["TT_CACHE"]})
+    assert again.values["TT_CACHE"] == own, "not twice"
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("/", "root directory"),
+        ("//", "root directory"),
+        ("/n1_rank_0", "root directory"),
+        ("/etc", "/etc belongs to the system"),
+        ("/usr/lib/x", "/usr belongs to the system"),
+        ("//proc/1", "/proc belongs to the system"),
+        ("/dev", "/dev belongs to the system"),
+        ("/cache/../etc", "contains .."),
+        ("..", "contains .."),
+    ],
+)
+def test_row_78_a_path_of_the_system_is_refused(value: str, words: str) -> None:
+    with pytest.raises(UsageProblem, match=words) as caught:
+        env_of({"TT_CACHE": value}, **{"rank-scoped": ["TT_CACHE"]})
+    assert caught.value.where == "prefix TT_ (profile tenstorrent)"
+    assert "option --multihost-rank-scoped" in (caught.value.hint or "")
+
+
+def test_a_rank_scoped_name_that_is_none_is_refused() -> None:
+    with pytest.raises(UsageProblem, match="'A=/x' is not a variable name"):
+        env_of({}, **{"rank-scoped": ["A=/x"]})

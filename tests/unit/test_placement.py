@@ -74,6 +74,7 @@ def test_a_shape_that_contradicts_itself_is_not_placed(shape: Shape) -> None:
         ((4, 2, 2, 60, True), {}, MarkerRequest((Shape(4, 2, 2),), 60.0, fresh=True)),
         ((2,), {"timeout": 0.5, "fresh": None}, MarkerRequest((Shape(2),), 0.5)),
         ((2,), {"env": {"B": "", "A": "x y"}}, MarkerRequest((Shape(2, env=(("A", "x y"), ("B", ""))),))),
+        ((2,), {"env": {"A": None}}, MarkerRequest((Shape(2, env=(("A", None),)),))),
     ],
 )
 def test_a_marker(args: tuple[object, ...], kwargs: dict[str, object], request_: MarkerRequest) -> None:
@@ -108,7 +109,6 @@ def test_a_marker(args: tuple[object, ...], kwargs: dict[str, object], request_:
         ((2,), {"fresh": 1}, "fresh=1"),
         ((2,), {"env": ["A=1"]}, "env is of type list"),
         ((2,), {"env": {"A": 1}}, "env['A'] is of type int"),
-        ((2,), {"env": {"A": None}}, "env['A'] is of type NoneType"),
         ((2,), {"env": {"A=B": ""}}, "'A=B', which is not a variable name"),
         ((2,), {"env": {1: ""}}, "1, which is not a variable name"),
         ((2,), {"env": {"A": "\0"}}, "contains a NUL"),
