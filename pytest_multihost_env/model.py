@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Self
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -148,13 +149,32 @@ class LaunchSpec:
     as_root: bool = False
 
 
+class Secret(str):
+    """Text that shows itself as `***` wherever it is printed, formatted or represented; joined and encoded it is itself."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: str) -> Self:
+        """Return `text` wrapped, also when it is one already: `str()` of that would be `***`."""
+        return super().__new__(cls, text[:])
+
+    def __repr__(self) -> str:
+        return repr("***")
+
+    def __str__(self) -> str:
+        return "***"
+
+    def __format__(self, spec: str) -> str:
+        return format("***", spec)
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Variable:
     """One decision about one environment variable of one rank.
 
     Attributes:
         name: The variable.
-        value: What the rank receives; None when it does not receive it.
+        value: What the rank receives, a `Secret` where it was declared one; None when it does not receive it.
         status: `SET`, `PASSED`, `BLOCKED` or `UNSET`.
         rule: The rule that decided, as a person would write it (`prefix TT_`).
         origin: Where that rule stands (`profile tenstorrent`, `pyproject.toml`, `marker`).

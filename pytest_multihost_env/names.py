@@ -1,4 +1,4 @@
-"""Which names of hosts and variables are allowed, and when two host names mean one machine."""
+"""Which names of hosts and variables are allowed, which look like secrets, and when two host names mean one machine."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 
 _HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SECRET = re.compile("TOKEN|SECRET|PASSWORD|PASSWD|KEY|CREDENTIAL", re.IGNORECASE)
 _ADDRESS = re.compile(r"\d+(\.\d+){3}")
 
 
@@ -17,6 +18,11 @@ def valid_host(name: str) -> bool:
 def valid_variable(name: str) -> bool:
     """Return whether `name` is a variable name that every shell and launcher accepts (POSIX XBD 3.235)."""
     return _VARIABLE.fullmatch(name) is not None
+
+
+def looks_secret(name: str) -> bool:
+    """Return whether a variable of this name holds what nobody should see (TOKEN, SECRET, PASSWORD, KEY and the like)."""
+    return _SECRET.search(name) is not None
 
 
 def short_host(name: str) -> str:

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from pytest_multihost_env import environ, hosts, probe, registry
-from pytest_multihost_env.config import Settings, binding
+from pytest_multihost_env import environ, hosts, probe, process, registry
+from pytest_multihost_env.config import Settings, binding, dotenv
 from pytest_multihost_env.errors import LaunchFailed, MultihostError, UsageProblem
 from pytest_multihost_env.launch.job import Job, Program
 from pytest_multihost_env.launch.select import Search, choose
@@ -61,7 +61,8 @@ class Plan:
     def rules(self) -> environ.Rules:
         """Which variables the ranks receive."""
         found = binding.read(self.settings.rank_binding, self.facts.environ, self.facts.cwd)
-        return environ.Rules.from_settings(self.settings, found)
+        secrets = dotenv.read(self.settings.dotenv, self.settings.secrets, self.facts.cwd)
+        return environ.Rules.from_settings(self.settings, found, secrets)
 
     @functools.cached_property
     def _everyone(self) -> tuple[Place, ...]:
@@ -82,6 +83,8 @@ class Plan:
         """
         _ = self.allocation, self.program, self.rules
         self.refuse_unbound(self.settings.ranks or 0)
+        # What the first rank would be refused for, every rank would: a secret without a value, for one.
+        self.rank_env(self._everyone[0], len(self._everyone))
 
     def refuse_unbound(self, size: int) -> None:
         """Refuse `size` ranks where rank bindings speak of fewer.
@@ -98,6 +101,20 @@ class Plan:
                 hint="add the missing ranks, or ask for fewer",
             )
 
+    def notices(self) -> list[str]:
+        """Return what a person should know about the `.env` file, a line for each thing."""
+        found = self.rules.dotenv
+        if found.path is None:
+            return []
+        name = self._short(found.path)
+        lines = []
+        if found.kept:
+            kept = _few([one.name for one in found.kept], 8)
+            lines.append(f"{name}: not passed, since they look like secrets and `secrets` does not name them: {kept}")
+        if (found.kept or self.rules.secrets) and _tracked(found.path):
+            lines.append(f"{name} holds secrets and is tracked by git: git rm --cached {name}, and use new secrets")
+        return lines
+
     def header(self) -> list[str]:
         """Return what a person wants to see before the first test, a line for each thing."""
         lines = []
@@ -108,7 +125,7 @@ class Plan:
                 lines.append(f"added to it: {_few(generation.added, 3)}")
         names = [f"{host.name}:{host.slots}" for host in self.allocation.hosts]
         lines.append(f"hosts {_few(names, 16)} (from {self.allocation.source}), launcher {self._launcher_text()}")
-        return lines
+        return lines + self.notices()
 
     def _short(self, path: str | Path) -> str:
         """Relative to the working directory where that is shorter to read."""
@@ -162,11 +179,13 @@ class Plan:
         return job
 
     def _job(self, placement: Placement) -> Job:
+        # A launcher may pass on what it has, in ways of its own; secrets come through the channel.
+        held_back = environ.OF_ONE_RANK | {item.value for item in self.rules.secrets}
         return Job(
             self.program,
             placement,
             python=self.facts.python,
-            environ={name: value for name, value in self.facts.environ.items() if name not in environ.OF_ONE_RANK},
+            environ={name: value for name, value in self.facts.environ.items() if name not in held_back},
             local_only=all(hosts.is_local(name) for name in placement.hosts),
             as_root=self.facts.as_root,
         )
@@ -306,6 +325,15 @@ def become(prefix: Path, arguments: Sequence[str]) -> NoReturn:
 def _few(items: Sequence[str], most: int) -> str:
     more = len(items) - most
     return ", ".join(items[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def _tracked(path: Path) -> bool:
+    """Whether git keeps this file's content; also where that cannot be found out, it does not."""
+    try:
+        asked = ["git", "-C", str(path.parent), "ls-files", "--error-unmatch", "--", path.name]
+        return bool(process.run(asked, timeout=10))
+    except OSError:
+        return False
 
 
 def _one_each(names: tuple[str, ...]) -> Placement:

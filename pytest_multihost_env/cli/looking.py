@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pytest_multihost_env.model import Allocation, Completed, Place
 
 _JOB = ("hosts", "hostfile", "launcher", "launcher-args")
-_RULES = ("rank-binding", "env", "pass", "block", "rank-scoped", "lib-first")
+_RULES = ("rank-binding", "dotenv", "secrets", "env", "pass", "block", "rank-scoped", "lib-first")
 _TRIVIAL = "import platform, sys; print(platform.node(), platform.python_version())"
 _REACH_LIMIT = 30.0
 
@@ -98,6 +98,8 @@ def env(*, rank: int | None, host: str | None, explain: bool, as_json: bool, **g
     plan = foreseen(load(given))
     size = max(plan.settings.ranks or plan.allocation.slots, (rank or 0) + 1)
     spot = _spot(plan.allocation, rank, host)
+    for line in plan.notices():
+        output.notice(line)
     rows = environ.explain(plan.rank_env(spot, size))
     named = {row[0] for row in rows}
     unspoken = sorted(name for name in plan.facts.environ if name not in named)

@@ -46,7 +46,7 @@ class Settings:
     Attributes:
         rootdir: What relative paths of the file, ini and variables are relative to.
         environment: The file-only tables of variables.
-        items: For the lists that add up (`env`, `pass`, `block`, `rank-scoped`): every entry with its origin, weakest first.
+        items: For the lists that add up (`env`, `pass`, `block`, `secrets`, `rank-scoped`): every entry with its origin, weakest first.
         origins: For each setting by name, the layer that won.
     """
 
@@ -60,6 +60,8 @@ class Settings:
     ranks: int | None
     timeout: float
     rank_binding: tuple[Path, ...]
+    dotenv: Path | None
+    secrets: tuple[str, ...]
     env: tuple[str, ...] = dataclasses.field(repr=False)
     pass_: tuple[str, ...]
     block: tuple[str, ...]

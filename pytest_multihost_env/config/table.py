@@ -90,6 +90,15 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         default=(),
         metavar="FILE",
     ),
+    Setting("dotenv", "path", "file of variables and secrets, NAME=VALUE on each line", metavar="FILE"),
+    Setting(
+        "secrets",
+        "list",
+        "the value of this variable is a secret: ranks receive it and nobody sees it (repeatable)",
+        default=(),
+        metavar="NAME",
+        adds=True,
+    ),
     Setting(
         "env",
         "list",

@@ -1,7 +1,7 @@
 """The environment of one rank: layers from the weakest to the strongest, each decision with its reason.
 
-passthrough < managed < identity < rank binding's own < configured (file, then `--multihost-env`)
-< global_env < host < rank < env_overrides < marker; then chosen paths are made the rank's own.
+passthrough < managed < identity < secrets of the shell < rank binding's own < .env
+< configured (file, then `--multihost-env`) < global_env < host < rank < env_overrides < marker; then chosen paths are made the rank's own.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pytest_multihost_env.config import Assignment
 from pytest_multihost_env.environ.managed import BUILT_IN, identity, managed
 from pytest_multihost_env.environ.rules import Rules, Wanted
 from pytest_multihost_env.environ.scoped import scoped
+from pytest_multihost_env.environ.secrecy import hidden
 from pytest_multihost_env.environ.special import never_automatic, runs_code
 from pytest_multihost_env.errors import UsageProblem
 from pytest_multihost_env.model import Place, RankEnv, Variable
@@ -45,15 +46,17 @@ def rank_env(
         marker: Variables that the test sets, or (None) has absent.
 
     Raises:
-        UsageProblem: A value is larger than 128 KiB, or all together are larger than 1.5 MiB; or a path cannot be made
-            the rank's own.
+        UsageProblem: A value is larger than 128 KiB, or all together are larger than 1.5 MiB; a path cannot be made
+            the rank's own; or a secret has no value.
     """
     rank = spot.rank
     decided = {variable.name: variable for variable in _automatic(rules, launch)}
     layers = (
         managed(rules, launch, prefix),
         identity(spot, size),
+        _secrets(rules, launch),
         (_bound(change, "rank binding") for change in rules.binding.derived.get(rank, ())),
+        (_bound(change, ".env") for change in rules.dotenv.entries),
         (_assigned(change, "for all ranks") for change in rules.configured),
         _wanted(rules.wanted, launch, decided),
         (_bound(change, "global_env") for change in rules.binding.everywhere),
@@ -66,6 +69,9 @@ def rank_env(
     for layer in layers:
         for variable in layer:
             decided[variable.name] = variable
+    decided |= {variable.name: variable for variable in _kept(rules, decided)}
+    for item in rules.secrets:
+        decided[item.value] = hidden(item, decided.get(item.value))
     _guard_size(decided.values())
     return RankEnv(tuple(decided[name] for name in sorted(decided)))
 
@@ -109,6 +115,20 @@ def _wanted(wanted: Iterable[Wanted], launch: Mapping[str, str], decided: Mappin
             yield Variable(one.name, None, "UNSET", "named, but not set in the launch shell", one.origin)
 
 
+def _secrets(rules: Rules, launch: Mapping[str, str]) -> Iterator[Variable]:
+    for item in rules.secrets:
+        if launch.get(item.value):
+            yield Variable(item.value, launch[item.value], "PASSED", "secret", item.origin)
+
+
+def _kept(rules: Rules, decided: Mapping[str, Variable]) -> Iterator[Variable]:
+    """Yield what the `.env` file holds back, unless another layer speaks about it."""
+    for one in rules.dotenv.kept:
+        if one.name not in decided or decided[one.name].value is None:
+            rule = ".env: looks like a secret, and secrets does not name it"
+            yield Variable(one.name, None, "BLOCKED", rule, one.origin)
+
+
 def _for_host(rules: Rules, host: str) -> Iterator[Variable]:
     for name, changes in rules.hosts.items():
         if same_host(name, host):
@@ -118,7 +138,7 @@ def _for_host(rules: Rules, host: str) -> Iterator[Variable]:
 
 def _size(name: str, value: str, variable: Variable) -> int:
     try:
-        return len(f"{name}={value}".encode("utf-8", "surrogateescape")) + 1
+        return len(name) + len(value.encode("utf-8", "surrogateescape")) + len("=") + 1
     except UnicodeEncodeError:
         raise UsageProblem(
             f"the value of {name} is not text",

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from pytest_multihost_env.config import Assignment, Item, Settings
 from pytest_multihost_env.config.binding import Binding
+from pytest_multihost_env.config.dotenv import Dotenv
 from pytest_multihost_env.environ.profiles import BASE, PROFILES, Profile
 from pytest_multihost_env.errors import UsageProblem
 from pytest_multihost_env.names import valid_variable
@@ -62,6 +63,8 @@ class Rules:
         binding: What the rank-binding files say.
         defaults: Name, template and profile of the variables that profiles set with a rank binding.
         scoped: Variables whose paths are made each rank's own.
+        dotenv: What the `.env` file says.
+        secrets: Names of secrets, and who declared each.
         lib_first: The environment's `lib` stands first in LD_LIBRARY_PATH.
     """
 
@@ -75,10 +78,12 @@ class Rules:
     defaults: tuple[tuple[str, str, str], ...] = ()
     scoped: tuple[Item, ...] = ()
     lib_first: bool = False
+    dotenv: Dotenv = dataclasses.field(default_factory=Dotenv)
+    secrets: tuple[Item, ...] = ()
 
     @classmethod
-    def from_settings(cls, settings: Settings, binding: Binding | None = None) -> Rules:
-        """Return the rules that `settings`, its profiles and its rank bindings make.
+    def from_settings(cls, settings: Settings, binding: Binding | None = None, dotenv: Dotenv | None = None) -> Rules:
+        """Return the rules that `settings`, its profiles, its rank bindings and its `.env` file make.
 
         Raises:
             UsageProblem: A prefix, a pattern, a profile or the name of a variable is none.
@@ -104,6 +109,8 @@ class Rules:
             else (),
             scoped=tuple(_named(item) for item in settings.items["rank-scoped"]),
             lib_first=settings.lib_first,
+            dotenv=dotenv or Dotenv(),
+            secrets=(*(_named(item) for item in settings.items["secrets"]), *(dotenv.secrets if dotenv else ())),
         )
 
     def passing(self, name: str) -> Rule | None:
@@ -180,7 +187,7 @@ def _named(item: Item) -> Item:
         raise UsageProblem(
             f"{item.value!r} is not a variable name",
             where=item.origin,
-            expected="the name of a variable that holds a path",
+            expected="letters, digits and _, not beginning with a digit",
             hint="correct the name",
         )
     return item

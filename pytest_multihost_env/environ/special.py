@@ -6,6 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
+from pytest_multihost_env.model import Secret
+from pytest_multihost_env.names import looks_secret
+
 LAUNCHER_OWNED: Final = (
     # What tells a rank who it is, and ties it to its job: only the launcher knows the right value.
     "OMPI_",
@@ -106,7 +109,6 @@ _RUNS_CODE_PREFIXES: Final = ("BASH_FUNC_", "DYLD_", "GIT_", "LD_")
 _SHELL_STATE: Final = frozenset(
     {"_", "OLDPWD", "PWD", "SHLVL", "PYTEST_CURRENT_TEST", "PYTEST_VERSION", "PYTEST_ADDOPTS"}
 )
-_SECRET: Final = re.compile("TOKEN|SECRET|PASSWORD|PASSWD|KEY|CREDENTIAL", re.IGNORECASE)
 _LOGIN_IN_URL: Final = re.compile(r"(?<=://)[^/@\s]+@")
 HIDDEN: Final = "***"
 
@@ -134,12 +136,12 @@ def never_automatic(name: str) -> str | None:
 
 def is_secret(name: str) -> bool:
     """Return whether the value of `name` is never to be shown (TOKEN, SECRET, PASSWORD, KEY and the like)."""
-    return _SECRET.search(name) is not None
+    return looks_secret(name)
 
 
 def shown(name: str, value: str) -> str:
     """Return `value` as a person may see it: secrets and logins in URLs as `***`, no control characters."""
-    if is_secret(name):
+    if is_secret(name) or isinstance(value, Secret):
         return HIDDEN
     value = _LOGIN_IN_URL.sub(f"{HIDDEN}@", value)
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in value)

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import PurePath
 
+from pytest_multihost_env.model import Secret
+
 Plain = None | bool | int | float | str | list["Plain"] | dict[str, "Plain"]
 
 
@@ -25,7 +27,7 @@ def to_json(value: object) -> str:
 def plain(value: object) -> Plain:
     """Return `value` in the kinds that JSON knows: a dataclass as an object, a path as text, a set as a sorted list.
 
-    A dataclass's field that is kept out of `repr` is kept out here too.
+    A dataclass's field that is kept out of `repr` is kept out here too, and a secret is `***`.
 
     Raises:
         TypeError: Something in it is of a kind that JSON has no counterpart for.
@@ -33,6 +35,8 @@ def plain(value: object) -> Plain:
     match value:
         case enum.Enum():
             return plain(value.value)
+        case Secret():
+            return str(value)
         case None | bool() | int() | float() | str():
             return value
         case PurePath():

@@ -61,6 +61,8 @@ SAMPLES = {
     "ranks": ("3", 3),
     "timeout": ("2.5", 2.5),
     "rank-binding": ("/a b.yaml\n/c,d.yaml", (Path("/a b.yaml"), Path("/c,d.yaml"))),
+    "dotenv": ("/a b/.env", Path("/a b/.env")),
+    "secrets": ("HF_TOKEN, B", ("HF_TOKEN", "B")),
     "env": ("A=b, c", ("A=b, c",)),
     "pass": ("A_,B_", ("A_", "B_")),
     "block": ("A_*", ("A_*",)),

@@ -27,6 +27,7 @@ HEAVY = [
     "asyncio",
     "click",
     "ClusterShell",
+    "dotenv",
     "filelock",
     "mpi4py",
     "multiprocessing",
