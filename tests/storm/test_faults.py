@@ -1,0 +1,139 @@
+"""Storage that loses replies, fails at random, lists late, has no links or no room: whole, or refused in words."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pytest_multihost_env.errors import NotReady, UsageProblem
+from tests.integration.tiny import make_source
+from tests.storm import alone, blows, oracle
+from tests.storm.blows import Weather
+from tests.storm.field import Field
+from tests.storm.history import faults
+from tests.storm.scale import SEED, scaled
+from tests.testbed.mounts import StaleMounts
+from tests.testbed.stalefs import READ_ONLY
+
+Mounts = Callable[..., StaleMounts]
+Figure = Callable[[str], None]
+
+
+@pytest.fixture
+def source(special: Path) -> Path:
+    return make_source(special / "source")
+
+
+@pytest.mark.parametrize("operation", ["link", "rename", "symlink"])
+def test_a_lost_reply_neither_loses_nor_doubles(
+    stale_mounts: Mounts, source: Path, operation: str, figure: Figure
+) -> None:
+    storage = stale_mounts("n1", seed=SEED)
+    count = scaled(10, 100)
+    for number in range(count):
+        target = storage.mounts["n1"] / f"{operation} {number}" / "python_env"
+        with storage.faults("n1", lose={operation: 1.0}):
+            made = alone.whole(source, target)
+        assert not made.reused
+        assert alone.ensure(source, target).path == made.path
+        assert {path.name for path in target.parent.iterdir()} == {"python_env", ".python_env.d"}
+    figure(f"{count} provisions, each reply to {operation} lost: 0 lost, 0 doubled")
+
+
+@pytest.mark.parametrize("error", ["EPERM", "ENOSYS", "EOPNOTSUPP"])
+def test_without_hard_links_a_symlink_publishes(stale_mounts: Mounts, source: Path, error: str) -> None:
+    storage = stale_mounts("n1", "n2")
+    with storage.faults(refuse={"link": error}):
+        made = alone.whole(source, storage.mounts["n1"] / "python_env")
+        again = alone.ensure(source, storage.mounts["n1"] / "python_env")
+    assert again.path == made.path
+    assert again.reused
+    assert (made.path.parent.parent / "READY").is_symlink()
+
+
+def test_without_any_link_it_is_refused(stale_mounts: Mounts, source: Path) -> None:
+    storage = stale_mounts("n1")
+    with storage.faults(refuse={"link": "EPERM", "symlink": "EPERM"}):
+        with pytest.raises(NotReady) as caught:
+            alone.ensure(source, storage.mounts["n1"] / "python_env")
+        assert "Operation not permitted" in str(caught.value)
+    assert not list(storage.backing.rglob("READY"))
+    assert not alone.whole(source, storage.mounts["n1"] / "python_env").reused
+
+
+def test_errors_at_random(stale_mounts: Mounts, source: Path, figure: Figure) -> None:
+    storage, chance = stale_mounts("n1", cache=0.5, seed=SEED), random.Random(SEED)
+    count, refused = scaled(15, 150), 0
+    for number in range(count):
+        target = storage.mounts["n1"] / f"faulty {number}" / "python_env"
+        share = chance.choice((0.002, 0.01, 0.05))
+        with storage.faults("n1", fail={"ESTALE": share / 2, "EIO": share / 2}):
+            try:
+                alone.ensure(source, target)
+            except (NotReady, UsageProblem) as error:
+                refused += 1
+                assert str(error)
+        assert not oracle.lacks(alone.ensure(source, target).path, source)
+    figure(f"{count} provisions, up to 5 % of all calls failing: {refused} refused in words, then made; 0 corrupt")
+    assert 0 < refused < count
+
+
+def test_a_storm_of_errors_and_kills(fields: Callable[..., Field], stale_mounts: Mounts, figure: Figure) -> None:
+    storage = stale_mounts("n1", "n2", cache=2.0, seed=SEED)
+    weather = Weather(provisioners=4, blows=1, ttl=1.5)
+    refused = rounds = 0
+    with fields(storage=storage) as field:
+        with storage.faults(fail={"ESTALE": 0.001, "EIO": 0.001}, listing_cache=0.5, only="python_env.d"):
+            for history in blows.storm(field, SEED, scaled(3, 30), weather):
+                rounds += 1
+                for member in history.members:
+                    if member.code == 3:  # a clean refusal is what it may say
+                        assert "Traceback" not in member.said
+                        member.killed = True
+                        refused += 1
+                history.sights = [sight for sight in history.sights if not _is_of_the_fault(sight.text)]
+                for member in history.members:
+                    member.lacks = [text for text in member.lacks if not _is_of_the_fault(text)]
+                assert not faults(history)
+    figure(
+        f"seed {SEED}: {rounds} rounds with kills, stale listings and failing calls: {refused} refused in words, 0 corrupt"
+    )
+
+
+def _is_of_the_fault(text: str) -> bool:
+    """An observer, too, is told lies: that its own call failed is no news of the environment."""
+    return "Input/output error" in text or "Stale file handle" in text
+
+
+@pytest.mark.parametrize("error", ["ENOSPC", "EDQUOT"])
+def test_room_that_ends_anywhere(stale_mounts: Mounts, source: Path, error: str, figure: Figure) -> None:
+    storage, chance = stale_mounts("n1", cache=0.5), random.Random(SEED)
+    words = {"ENOSPC": "No space left on device", "EDQUOT": "Disk quota exceeded"}[error]
+    count, refused = scaled(8, 60), 0
+    for number in range(count):
+        target = storage.mounts["n1"] / f"full {number}" / "python_env"
+        with storage.faults("n1", room=chance.randrange(4500), no_room=error):
+            try:
+                alone.ensure(source, target)
+            except NotReady as problem:
+                refused += 1
+                assert words in str(problem)
+                assert problem.hint
+                assert not list(storage.backing.glob(f"full {number}/.python_env.d/v1/*/READY"))
+                assert not list(storage.backing.glob(f"full {number}/.python_env.d/v1/*/att/*/bin"))
+        alone.whole(source, target)
+    figure(f"{count} provisions with room for 0 to 4500 bytes, then {error}: {refused} refused in words, nothing left")
+    assert refused
+
+
+def test_read_only_is_said_and_nothing_made(stale_mounts: Mounts, source: Path) -> None:
+    storage = stale_mounts("n1")
+    target = storage.mounts["n1"] / "python_env"
+    with storage.faults(refuse=READ_ONLY):
+        with pytest.raises(NotReady, match="Read-only file system"):
+            alone.ensure(source, target)
+    assert not list(storage.backing.iterdir())
+    alone.whole(source, target)
