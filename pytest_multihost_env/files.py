@@ -23,7 +23,13 @@ from typing import TypeVar
 SETTLE = 1.0
 """Seconds for which a name that was listed may still be unreadable."""
 
+PATIENCE = 10.0
+"""Seconds for which a listing may show a name that this host, once told that there is none, still cannot open."""
+
 _NOT_YET = frozenset({errno.ENOENT, errno.ESTALE})
+_LOST = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOENT})
+"""What a rename is answered with when it was done, and the reply to it was lost."""
+
 _NO_HARD_LINKS = frozenset(
     {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EACCES, errno.EINVAL}
 )
@@ -50,7 +56,7 @@ def names(directory: Path) -> frozenset[str]:
     Raises:
         OSError: It cannot be listed.
     """
-    return settled(lambda: frozenset(os.listdir(directory)), {errno.ESTALE})  # noqa: PTH208
+    return _patiently(directory, lambda: settled(lambda: frozenset(os.listdir(directory)), {errno.ESTALE}))  # noqa: PTH208
 
 
 def is_listed(path: Path) -> bool:
@@ -70,13 +76,29 @@ def settled(call: Callable[[], T], transient: frozenset[int] | set[int] = _NOT_Y
         time.sleep(0.02)
 
 
+def _patiently(path: Path, call: Callable[[], T]) -> T:
+    """Return `call()`, asked again while it does not find `path` and the listing has it.
+
+    There are clients that not even a listing makes forget that there was nothing (FUSE): and the very call that made
+    the name had asked for it first, and may have lost its reply.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return call()
+        except OSError as error:
+            if error.errno not in _NOT_YET or time.monotonic() > deadline or not is_listed(path):
+                raise
+        time.sleep(0.02)
+
+
 def read_record(path: Path, limit: int = 1 << 20) -> Record:
     """Return what `publish_once` put at `path`, a name that was listed; symlinks are read, not followed.
 
     Raises:
         OSError: It is gone, is not a plain file, or has more than `limit` bytes.
     """
-    return settled(lambda: _read_record(path, limit))
+    return _patiently(path, lambda: settled(lambda: _read_record(path, limit)))
 
 
 def _read_record(path: Path, limit: int) -> Record:
@@ -175,11 +197,24 @@ def swap_link(path: Path, text: str) -> None:
     temporary.symlink_to(text)
     try:
         temporary.replace(path)
-    except OSError:
+    except OSError as error:
         delete_file(temporary)
-        if not (path.is_symlink() and os.readlink(path) == text):  # noqa: PTH115
+        if not _swapped(path, text, PATIENCE if error.errno in _LOST else 0.0):
             raise
     sync_directory(path.parent)
+
+
+def _swapped(path: Path, text: str, patience: float) -> bool:
+    """Return whether `path` leads to `text`, as this client may learn only after `patience` seconds."""
+    deadline = time.monotonic() + patience
+    while is_listed(path):
+        with contextlib.suppress(OSError):
+            if os.readlink(path) == text:  # noqa: PTH115
+                return True
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.05)
+    return False
 
 
 def _beside(path: Path) -> Path:

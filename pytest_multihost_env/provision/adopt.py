@@ -9,7 +9,7 @@ from pytest_multihost_env import files
 from pytest_multihost_env.model import Generation
 from pytest_multihost_env.provision import manifest
 from pytest_multihost_env.provision.publish import Ready, Slot
-from pytest_multihost_env.provision.target import trusted_path
+from pytest_multihost_env.provision.target import trusted_owner, trusted_path
 
 
 class Damaged(Exception):
@@ -24,7 +24,8 @@ def adopt(slot: Slot, ready: Ready, key: str, owners: Collection[int]) -> Genera
         NotReady: Somebody else could have written it.
     """
     path = slot.attempts / ready.attempt
-    trusted_path(slot.path / "READY", owners)
+    trusted_path(slot.path, owners)
+    trusted_owner(slot.path / "READY", ready.uid, owners)
     if ready.attempt not in files.names(slot.attempts):
         raise Damaged(f"{path} is gone")
     try:

@@ -199,6 +199,18 @@ def trusted_path(path: Path, owners: Collection[int] = ()) -> None:
             raise _distrust(path, f"{component} is writable for everybody", component)
 
 
+def trusted_owner(path: Path, uid: int, owners: Collection[int] = ()) -> None:
+    """Check that the record `path`, which `uid` owns, was made by this user, root or one of `owners`.
+
+    The record may be a symlink that carries text and leads nowhere; `trusted_path` is for its directory.
+
+    Raises:
+        NotReady: It was not.
+    """
+    if uid not in {0, os.geteuid(), *owners}:
+        raise _distrust(path, f"it belongs to uid {uid}", path)
+
+
 def _distrust(path: Path, reason: str, component: Path) -> NotReady:
     who = f"uid {os.geteuid()} or root" if os.geteuid() else "root"
     return NotReady(

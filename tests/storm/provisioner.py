@@ -35,5 +35,5 @@ def main(argv: Sequence[str]) -> int:
 if __name__ == "__main__":
     if "FAKETIME" in os.environ:
         # libfaketime 0.9.10 that leaves the monotonic clock alone makes a mistake in clock_nanosleep(2).
-        time.sleep = lambda seconds: None if threading.Event().wait(seconds) else None
+        time.sleep = threading.Event().wait  # type: ignore[assignment]
     sys.exit(main(sys.argv[1:]))

@@ -109,8 +109,9 @@ class StaleMounts:
         deadline = time.monotonic() + LIMIT
         while not self.mounts[host].is_mount():
             if self._servers[host].poll() is not None or time.monotonic() > deadline:
-                text = self._logs[host].read_text(errors="replace").strip()
-                raise Unavailable(f"{self.mounts[host]} cannot be mounted: {text[-500:]}")
+                text = self._logs[host].read_text(errors="replace").strip()[-500:]
+                problem = f"{self.mounts[host]} cannot be mounted: {text}"
+                raise Unavailable(problem) if "not permitted" in text else RuntimeError(problem)
             time.sleep(0.01)
 
     def close(self) -> None:
