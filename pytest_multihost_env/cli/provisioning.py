@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,13 +59,14 @@ def provision(source: Path | None, target: Path | None, *, force: bool, dry_run:
 @click.command()
 @click.argument("source", required=False, type=_PATH)
 @click.argument("target", required=False, type=_PATH)
-@click.option("--shell", default="sh", metavar="NAME", help="sh, bash, dash, ksh, zsh, csh, tcsh or fish; default sh.")
+@click.option("--shell", default="sh", metavar="NAME", help="sh, bash, dash, ksh, zsh, csh, tcsh, fish or nu; default sh.")
 @common
 def activate(source: Path | None, target: Path | None, *, shell: str) -> int:
     """Print shell code that activates the environment, which is made first when it does not stand yet.
 
     \b
         eval "$(multihost-env activate /opt/venv ./python_env)"
+        load-env (multihost-env activate --shell nu /opt/venv ./python_env | from json)
 
     Standard output is only code.  When something fails, that code makes the `eval` fail, so that a script under
     `set -e` stops instead of going on with another Python.  SOURCE defaults to the setting `venv`, else to /opt/venv
@@ -75,7 +77,7 @@ def activate(source: Path | None, target: Path | None, *, shell: str) -> int:
     with output.kept_clean():
         shells.failure_script(shell, "")  # an unknown shell is refused before anything is made
         made = ensured(_settings(source, target, fallback=FALLBACK))
-        text = shells.script(made, shell)
+        text = shells.script(made, shell, path=os.environ.get("PATH", ""))
     click.echo(text, nl=False)
     return 0
 

@@ -210,15 +210,13 @@ class TestActivate:
         assert "/new/it" in once
         assert shells.activate(name, once, "/new/it's") == once
 
-    @pytest.mark.parametrize(
-        "line",
-        [
-            'VIRTUAL_ENV=\'\'"$(dirname -- "$(dirname -- "$(realpath -- "$SCRIPT_PATH")")")"\'\'',
-            '  VIRTUAL_ENV=$(cygpath -u "$VIRTUAL_ENV")',
-        ],
-    )
-    def test_a_path_that_is_worked_out_stays_so(self, line: str) -> None:
+    @pytest.mark.parametrize("line", ['        VIRTUAL_ENV="$CURRENT_ENV"', '  VIRTUAL_ENV=$(cygpath -u "$VIRTUAL_ENV")'])
+    def test_what_a_script_makes_of_the_path_stays(self, line: str) -> None:
         assert shells.activate("activate", line, "/new") == line
+
+    def test_a_script_that_finds_its_place_in_bash_alone_gets_it_written_down(self) -> None:
+        line = 'VIRTUAL_ENV=\'\'"$(dirname -- "$(dirname -- "$(realpath -- "$SCRIPT_PATH")")")"\'\''
+        assert shells.activate("activate", line, "/new") == "VIRTUAL_ENV=/new"
 
 
 class TestConfiguration:
