@@ -216,6 +216,7 @@ class Generation:
         built_by: `host:pid` of the builder.
         added: Distributions that SOURCE lacked and that were added (`pytest 9.0`).
         seconds: How long making or proving it took.
+        facts: What a host must have to run it, by name (`glibc`).
     """
 
     path: Path
@@ -225,6 +226,7 @@ class Generation:
     built_by: str
     added: tuple[str, ...]
     seconds: float
+    facts: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def python(self) -> Path:

@@ -19,6 +19,7 @@ from pytest_multihost_env.launch.select import Search, choose
 from pytest_multihost_env.model import Allocation, Completed, Generation, Place, Placement, RankEnv, Shape
 from pytest_multihost_env.placement import place
 from pytest_multihost_env.probe import Facts
+from pytest_multihost_env.provision import abi
 from pytest_multihost_env.registry import Registry
 
 HOST_LIMIT = 120.0
@@ -176,7 +177,28 @@ class Plan:
         """
         job = self._job(placement)
         job.start(limit)
+        try:
+            self._check_systems(job)
+        except LaunchFailed:
+            job.close()
+            raise
         return job
+
+    def _check_systems(self, job: Job) -> None:
+        """Refuse hosts that are too old for the environment; nothing but the supervisor has run there."""
+        needed = self.facts.generation.facts if self.facts.generation is not None else {}
+        reasons: dict[str, str] = {}
+        for rank, member in sorted(job.members.items()):
+            library, machine = (*member.system, "", "")[:2]
+            if why := abi.lacking(needed, library, machine):
+                reasons.setdefault(job.placement.places[rank].host, why)
+        if reasons:
+            raise LaunchFailed(
+                f"{', '.join(reasons)} cannot run the environment\n"
+                + "\n".join(f"  {host}: {why}" for host, why in reasons.items()),
+                where=str(self.facts.prefix),
+                hint="make SOURCE on the oldest of the hosts, or leave those out with --multihost-hosts",
+            )
 
     def _job(self, placement: Placement) -> Job:
         # A launcher may pass on what it has, in ways of its own; secrets come through the channel.

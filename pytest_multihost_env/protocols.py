@@ -79,11 +79,15 @@ class Work:
         progress: Shows how far it has come.
         read: For files of the destination whose content went through this process's hands: what was read, by the
             path relative to the destination.  The manifest need not read them again while they are unchanged.
+        facts: What a host must know before it runs the result, by name; the manifest records them.
+        notes: What a person should know about the result, in sentences; likewise.
     """
 
     notify: Callable[[str], None] = lambda _text: None
     progress: Progress = dataclasses.field(default_factory=Silent)
     read: dict[str, ReadFile] = dataclasses.field(default_factory=dict)
+    facts: dict[str, str] = dataclasses.field(default_factory=dict)
+    notes: list[str] = dataclasses.field(default_factory=list)
 
 
 class Builder(Protocol):

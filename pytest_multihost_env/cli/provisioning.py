@@ -59,7 +59,9 @@ def provision(source: Path | None, target: Path | None, *, force: bool, dry_run:
 @click.command()
 @click.argument("source", required=False, type=_PATH)
 @click.argument("target", required=False, type=_PATH)
-@click.option("--shell", default="sh", metavar="NAME", help="sh, bash, dash, ksh, zsh, csh, tcsh, fish or nu; default sh.")
+@click.option(
+    "--shell", default="sh", metavar="NAME", help="sh, bash, dash, ksh, zsh, csh, tcsh, fish or nu; default sh."
+)
 @common
 def activate(source: Path | None, target: Path | None, *, shell: str) -> int:
     """Print shell code that activates the environment, which is made first when it does not stand yet.

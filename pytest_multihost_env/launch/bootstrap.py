@@ -44,6 +44,14 @@ def own_rank(environ: Mapping[str, str]) -> int:
     raise SystemExit(f"multihost-env: none of {', '.join(RANK_VARIABLES)} is set: no launcher started this process")
 
 
+def _system() -> list[str]:
+    """Return this host's C library, as `glibc 2.36`, and its kind of machine."""
+    library = ""
+    with contextlib.suppress(ValueError, OSError):
+        library = os.confstr("CS_GNU_LIBC_VERSION") or ""
+    return [library, os.uname().machine]
+
+
 def connect(addresses: Sequence[str], key: bytes) -> socket.socket:
     """Return a proven connection to the first address that answers; try for `CONNECT_LIMIT` seconds.
 
@@ -116,6 +124,7 @@ class Supervisor:
             protocol=wire.PROTOCOL,
             python=sys.version.split()[0],
             executable=sys.executable,
+            system=_system(),
         )
         while self.running:
             limit = None if self.kill_at is None else max(0.0, self.kill_at - time.monotonic())

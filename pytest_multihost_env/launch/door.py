@@ -24,6 +24,7 @@ class Arrival:
     sock: socket.socket
     decoder: wire.Decoder
     rest: tuple[wire.Message, ...]
+    system: tuple[str, ...] = ()
 
 
 def listeners(placement: Placement, *, local_only: bool) -> list[socket.socket]:
@@ -54,7 +55,10 @@ def admit(listener: socket.socket, key: bytes) -> Arrival | None:
     except (OSError, wire.WireError):
         sock.close()
         return None
-    return Arrival(hello["rank"], str(hello.get("host", "")), int(hello.get("pid", 0)), sock, decoder, tuple(rest))
+    said = hello.get("system")
+    system = tuple(map(str, said)) if isinstance(said, list) else ()
+    host, pid = str(hello.get("host", "")), int(hello.get("pid", 0))
+    return Arrival(hello["rank"], host, pid, sock, decoder, tuple(rest), system)
 
 
 def _listen(address: str) -> socket.socket:

@@ -61,6 +61,7 @@ class Member:
     decoder: wire.Decoder
     pid: int = 0
     lost: str | None = None
+    system: tuple[str, ...] = ()
 
 
 class Job:
@@ -275,7 +276,7 @@ class Job:
             return
         wire.keep_alive(arrival.sock, SILENT_LIMIT)
         arrival.sock.settimeout(SEND_LIMIT)
-        member = Member(arrival.rank, arrival.host, arrival.sock, arrival.decoder, arrival.pid)
+        member = Member(arrival.rank, arrival.host, arrival.sock, arrival.decoder, arrival.pid, system=arrival.system)
         self.members[arrival.rank] = member
         self._selector.register(arrival.sock, selectors.EVENT_READ, member)
         self._pending.extend((arrival.rank, message) for message in arrival.rest)

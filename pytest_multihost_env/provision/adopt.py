@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pytest_multihost_env import files
 from pytest_multihost_env.model import Generation
-from pytest_multihost_env.provision import manifest
+from pytest_multihost_env.provision import abi, manifest
 from pytest_multihost_env.provision.publish import Ready, Slot
 from pytest_multihost_env.provision.target import trusted_owner, trusted_path
 
@@ -21,7 +21,7 @@ def adopt(slot: Slot, ready: Ready, key: str, owners: Collection[int]) -> Genera
 
     Raises:
         Damaged: Its manifest or its interpreter is not what was published, or it was moved.
-        NotReady: Somebody else could have written it.
+        NotReady: Somebody else could have written it, or this host cannot run it.
     """
     path = slot.attempts / ready.attempt
     trusted_path(slot.path, owners)
@@ -39,6 +39,7 @@ def adopt(slot: Slot, ready: Ready, key: str, owners: Collection[int]) -> Genera
         raise Damaged(f"{path} was made for another key")
     if is_relocated(header, path):
         raise Damaged(f"{path} was relocated: it was made for {header.path}")
+    abi.require(header.facts, str(path))
     generation = Generation(
         path=path,
         key=key,
@@ -47,6 +48,7 @@ def adopt(slot: Slot, ready: Ready, key: str, owners: Collection[int]) -> Genera
         built_by=f"{ready.builder.host}:{ready.builder.pid}",
         added=header.added,
         seconds=0.0,
+        facts=header.facts,
     )
     _check_python(generation, owners)
     return generation

@@ -33,7 +33,7 @@ def build(job: Job, lease: Lease) -> Generation:
     me = actor.myself()
     attempt = job.slot.begin(me, lease.number)
     try:
-        digest, added = _make(job, attempt, me)
+        digest, header = _make(job, attempt, me)
         ready = job.slot.publish(attempt, digest, me)
     except BaseException as error:
         if not _may_stand(job.slot, attempt):
@@ -57,13 +57,14 @@ def build(job: Job, lease: Lease) -> Generation:
         digest=digest,
         reused=False,
         built_by=f"{me.host}:{me.pid}",
-        added=added,
+        added=header.added,
         seconds=time.monotonic() - job.began,
+        facts=header.facts,
     )
 
 
-def _make(job: Job, attempt: Path, me: Actor) -> tuple[str, tuple[str, ...]]:
-    """Build at `attempt` and return the manifest's digest and what was added."""
+def _make(job: Job, attempt: Path, me: Actor) -> tuple[str, manifest.Header]:
+    """Build at `attempt` and return the manifest's digest and header."""
     work = Work(notify=job.notify, progress=job.progress)
     job.recipe.builder.build(job.place.source, attempt, work)
     added = job.recipe.finish(attempt, job.place.source, work)
@@ -81,11 +82,13 @@ def _make(job: Job, attempt: Path, me: Actor) -> tuple[str, tuple[str, ...]]:
         tool=pytest_multihost_env.__version__,
         builder=dataclasses.asdict(me),
         added=added,
+        facts=work.facts,
+        notes=tuple(work.notes),
     )
     data = manifest.render(header, scan(attempt, work.read))
     files.write_new(attempt / manifest.NAME, data, 0o444)
     target.trusted_path(attempt / "bin" / "python", job.request.owners)
-    return manifest.digest(data), added
+    return manifest.digest(data), header
 
 
 def _python_version(attempt: Path) -> str:

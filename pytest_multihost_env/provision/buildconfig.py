@@ -7,13 +7,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pytest_multihost_env.provision import ask
 from pytest_multihost_env.provision.paths import Replacer
 
 _SYSTEM = {"/", "/usr"}
 
 
-def rewrite(library: Path, base: Path, prefix: Path, python: Path) -> list[Path]:
+def rewrite(library: Path, base: Path, prefix: Path) -> list[Path]:
     """Replace `base` by `prefix` in the build variables below `library` and return the files that changed.
 
     A system's Python is left alone: below /usr, a name may as well mean another package's file.
@@ -22,7 +21,6 @@ def rewrite(library: Path, base: Path, prefix: Path, python: Path) -> list[Path]
         library: The copied standard library.
         base: The prefix that it was built for.
         prefix: The prefix that it has now.
-        python: An interpreter that compiles what changed.
     """
     if str(base) in _SYSTEM:
         return []
@@ -32,9 +30,6 @@ def rewrite(library: Path, base: Path, prefix: Path, python: Path) -> list[Path]
     data = sorted([*library.glob("_sysconfig_vars_*.json"), *library.glob("build-details.json")])
     changed = [file for file in sources if _rewrite_python(file, replacer)]
     changed += [file for file in data if _rewrite_json(file, replacer)]
-    compiled = [str(file) for file in changed if file.suffix == ".py"]
-    if compiled:
-        ask.run([str(python), "-I", "-m", "compileall", "-q", *compiled])
     return changed
 
 

@@ -80,7 +80,7 @@ def _bundle(env: Path, python: Path) -> Bundle:
     copied = _copy_library(env, facts)
     libraries, notes = _copy_shared(env, facts, program)
     _configure(env, program, base=base)
-    buildconfig.rewrite(env / "py" / facts["platlibdir"] / facts["name"], base, env / "py", python)
+    buildconfig.rewrite(env / "py" / facts["platlibdir"] / facts["name"], base, env / "py")
     files, size = _count(copied, program, [env / "py" / "lib" / name for name in libraries])
     return Bundle(facts["version"], base, files, size, tuple(libraries), (*notes, *_notes(facts)))
 

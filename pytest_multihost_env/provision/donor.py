@@ -29,13 +29,11 @@ class Added:
         label: `name version`.
         modules: The names that it can be imported by.
         skipped: Extension modules that another Python was needed for.
-        sources: Python files that have no bytecode for the environment's Python yet.
     """
 
     label: str
     modules: tuple[str, ...]
     skipped: tuple[str, ...]
-    sources: tuple[Path, ...]
 
 
 def copy(dist: importlib.metadata.Distribution, env: Path, there: Mapping[str, Any]) -> Added:
@@ -68,12 +66,11 @@ def copy(dist: importlib.metadata.Distribution, env: Path, there: Mapping[str, A
     table = [[name, *hashed] for name, hashed in sorted(rows.items())]
     table.append([f"{information}/RECORD", "", ""])
     (site / information / "RECORD").write_text(records.text(table), encoding="utf-8")
-    sources = _uncompiled(site, rows, there["cache_tag"])
-    return Added(f"{dist.name} {dist.version}", _modules(rows), tuple(skipped), tuple(sources))
+    return Added(f"{dist.name} {dist.version}", _modules(rows), tuple(skipped))
 
 
 def finish(env: Path, python: Path, added: Sequence[Added]) -> None:
-    """Refuse what cannot be imported without the extension modules left out, and compile what was added.
+    """Refuse what cannot be imported without the extension modules left out.
 
     Raises:
         NotReady: A distribution needs an extension module that was built for another Python.
@@ -89,10 +86,6 @@ def finish(env: Path, python: Path, added: Sequence[Added]) -> None:
                 where=str(env),
                 hint="install pytest-multihost-env into SOURCE: SOURCE/bin/python -m pip install pytest-multihost-env",
             )
-    sources = [str(path) for item in added for path in item.sources]
-    if sources:
-        listed = "".join(f"{path}\n" for path in sources)
-        ask.run([str(python), "-I", "-m", "compileall", "-q", "-i", "-"], stdin=listed)
 
 
 def editable_stamp(dist: importlib.metadata.Distribution) -> Iterator[str]:
@@ -210,13 +203,6 @@ def _scripts(dist: importlib.metadata.Distribution, env: Path, site: Path) -> It
         path.write_bytes(content)
         path.chmod(0o755)
         yield os.path.relpath(path, site), content
-
-
-def _uncompiled(site: Path, rows: Mapping[str, Any], tag: str) -> Iterator[Path]:
-    for name in rows:
-        folder, _, file = name.rpartition("/")
-        if file.endswith(".py") and not (site / folder / "__pycache__" / f"{file[:-3]}.{tag}.pyc").exists():
-            yield site / name
 
 
 def _modules(rows: Mapping[str, Any]) -> tuple[str, ...]:

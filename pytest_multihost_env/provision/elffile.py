@@ -9,17 +9,27 @@ import dataclasses
 import os
 import re
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 MAGIC = b"\x7fELF"
 
 # e_machine (elf(5), <elf.h>) to what `platform.machine()` says.
-_MACHINES = {3: "i686", 20: "ppc", 21: "ppc64le", 22: "s390x", 40: "armv7l", 62: "x86_64", 183: "aarch64", 243: "riscv64"}
+_MACHINES = {
+    3: "i686",
+    20: "ppc",
+    21: "ppc64le",
+    22: "s390x",
+    40: "armv7l",
+    62: "x86_64",
+    183: "aarch64",
+    243: "riscv64",
+}
 _PT_LOAD, _PT_DYNAMIC = 1, 2
 _DT_NEEDED, _DT_STRTAB, _DT_STRSZ, _DT_SONAME, _DT_RPATH, _DT_RUNPATH = 1, 5, 10, 14, 15, 29
 _DT_VERNEED, _DT_VERNEEDNUM = 0x6FFFFFFE, 0x6FFFFFFF
 _GLIBC = re.compile(r"GLIBC_(\d+)\.(\d+)")
+_RELATIVE = "GLIBC_ABI_DT_RELR"  # no version in its name: the loader understands it since 2.36
 _LIMIT = 16 << 20  # a table larger than this is no table
 
 
@@ -74,7 +84,7 @@ class _Reader:
         """Return what the file says."""
         machine = self._unpack("H", self._head, 18)[0]
         name = _MACHINES.get(machine, str(machine))
-        if machine == 21 and self._order == ">":  # noqa: PLR2004 - EM_PPC64, of which most are little-endian today
+        if machine == 21 and self._order == ">":
             name = "ppc64"
         dynamic = self._segments()
         if dynamic is None:  # linked statically, or an object file
@@ -146,9 +156,11 @@ class _Reader:
             here = at + aux
             for _ in range(count):
                 _, _, _, name, step = self._unpack("IHHII", self._at(here, 16), 0)
-                match = _GLIBC.match(_string(strings, name))
-                if match:
+                version = _string(strings, name)
+                if match := _GLIBC.match(version):
                     yield int(match[1]), int(match[2])
+                elif version == _RELATIVE:
+                    yield 2, 36
                 here += step
             at += following
 

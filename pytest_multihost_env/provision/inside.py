@@ -78,6 +78,11 @@ def packages() -> dict[str, Any]:
     }
 
 
+def bytecode() -> list[str]:
+    """Return the tag in the names of bytecode files and, in hexadecimal, the four bytes that they begin with."""
+    return [sys.implementation.cache_tag or "", importlib.util.MAGIC_NUMBER.hex()]
+
+
 def has(names: list[str]) -> list[str]:
     """Return those of `names` that can be imported."""
     good = []
@@ -146,6 +151,8 @@ def main(arguments: list[str]) -> None:
         answer: Any = runtime()
     elif question == "packages":
         answer = packages()
+    elif question == "bytecode":
+        answer = bytecode()
     elif question == "has":
         answer = has(rest)
     else:

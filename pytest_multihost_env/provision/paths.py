@@ -19,7 +19,8 @@ class Replacer:
     Args:
         new: The new prefix.
         old: The old ones.
-        glued: A path may also follow an option without a break (`-L/data/env/lib`).
+        glued: A path may also follow an option without a break (`-L/data/env/lib`), or a dot at the very beginning
+            (a build variable of CPython has one).
     """
 
     def __init__(self, new: Path, old: Sequence[Path], *, glued: bool = False) -> None:
@@ -27,7 +28,7 @@ class Replacer:
         self.old = sorted({str(path) for path in old} - {self.new, "/"}, key=len, reverse=True)
         before = rf"(?<!{_IN_COMPONENT})(?<!/)"
         if glued:
-            before = rf"(?:(?<=-[LI])|(?<=-rpath,)|{before})"
+            before = rf"(?:(?<=-[LI])|(?<=-rpath,)|(?<=^\.)|{before})"
         # The new path first: where an old one is its beginning (an environment below its own source), it wins.
         names = "|".join(re.escape(path) for path in (self.new, *self.old))
         self._pattern = re.compile(rf"{before}(?:{names})(?!{_IN_COMPONENT})")

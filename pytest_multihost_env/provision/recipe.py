@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -70,14 +71,23 @@ def standard(source: Path, overlay: Sequence[str], builders: Iterable[Builder] |
 
 def _finishing(overlay: tuple[str, ...]) -> Finish:
     def finish(env: Path, source: Path, work: Work) -> tuple[str, ...]:
-        from pytest_multihost_env.provision import bundle, hermetic, relocate
+        from pytest_multihost_env.provision import abi, bundle, bytecode, hermetic, relocate
         from pytest_multihost_env.provision import overlay as adding
 
         work.progress.begin("finishing")
         try:
-            bundle.bundle_interpreter(env)
+            python = env / "bin" / "python"
+            abi.record(env, [*abi.candidates(env), Path(os.path.realpath(python))], work.facts)  # before it is run
+            work.notes.extend(bundle.bundle_interpreter(env).notes)
+            abi.record(env, abi.candidates(env / "py"), work.facts)
             relocate.relocate(env, source)
-            added = adding.add_missing(env, env / "bin" / "python", overlay)
+            added = adding.add_missing(env, python, overlay)
+        finally:
+            work.progress.end()
+        if compiled := bytecode.complete(env, work):
+            work.notes.append(f"{compiled} modules had no valid bytecode and were compiled")
+        work.progress.begin("proving")
+        try:
             hermetic.prove(env, original=source)
         finally:
             work.progress.end()

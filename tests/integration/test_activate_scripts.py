@@ -43,8 +43,10 @@ SOURCES = {
     ),
     "activate.nu": (
         {"nu": ["nu", "--no-config-file"]},
-        "overlay use {script}\nprint $env.VIRTUAL_ENV\npython -Ic 'import sys; print(sys.prefix)'\noverlay hide activate\n"
-        "print ($env.VIRTUAL_ENV? | default gone)\n",
+        (
+            "overlay use {script}\nprint $env.VIRTUAL_ENV\npython -Ic 'import sys; print(sys.prefix)'\noverlay hide activate\n"
+            "print ($env.VIRTUAL_ENV? | default gone)\n"
+        ),
     ),
 }
 """For each script: who reads it, and a program that activates, tells where it is, and deactivates."""

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from pytest_multihost_env.errors import NotReady
-from pytest_multihost_env.provision import records
+from pytest_multihost_env.protocols import Work
+from pytest_multihost_env.provision import bytecode, records
 from pytest_multihost_env.provision.overlay import add_missing, identity, missing_distributions
 
 OURS = "pytest-multihost-env"
@@ -77,8 +78,9 @@ def test_installers_see_what_was_added(env: Path) -> None:
                 assert records.entry((site_of(env) / name).read_bytes()) == (digest, size), name
 
 
-def test_bytecode_comes_along(env: Path) -> None:
+def test_bytecode_is_made_for_what_came_along(env: Path) -> None:
     add_missing(env, python_of(env), [OURS])
+    bytecode.complete(env, Work())
     lacking = [
         path.relative_to(site_of(env))
         for path in site_of(env).rglob("*.py")

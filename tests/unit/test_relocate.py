@@ -210,7 +210,9 @@ class TestActivate:
         assert "/new/it" in once
         assert shells.activate(name, once, "/new/it's") == once
 
-    @pytest.mark.parametrize("line", ['        VIRTUAL_ENV="$CURRENT_ENV"', '  VIRTUAL_ENV=$(cygpath -u "$VIRTUAL_ENV")'])
+    @pytest.mark.parametrize(
+        "line", ['        VIRTUAL_ENV="$CURRENT_ENV"', '  VIRTUAL_ENV=$(cygpath -u "$VIRTUAL_ENV")']
+    )
     def test_what_a_script_makes_of_the_path_stays(self, line: str) -> None:
         assert shells.activate("activate", line, "/new") == line
 
