@@ -59,6 +59,10 @@ class NotReady(MultihostError):
     exit_code = 3
 
 
+class Passing(NotReady):
+    """It could not be done this time, and nothing says that the next try fails too: no space, no network."""
+
+
 class LaunchFailed(MultihostError):
     """A launcher ended, or its ranks did not all report in, before the first test (exit code 4)."""
 

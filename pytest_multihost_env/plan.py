@@ -312,7 +312,7 @@ def foreseen(settings: Settings) -> Plan:
         return now
     from pytest_multihost_env.provision import ProvisionRequest, preview
 
-    found = preview(ProvisionRequest(source=settings.venv, target=settings.target))
+    found = preview(ProvisionRequest.from_settings(settings), builders=now.registry.builders.values())
     if isinstance(found, Generation):
         return dataclasses.replace(now, facts=probe.take({**os.environ, **probe.announce(found, settings.venv)}))
     # Its name is made up by whoever builds it; until then the source shows which programs it will have.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from pytest_multihost_env.model import Allocation, Command, LaunchSpec, ReadFile, Traits
 
@@ -88,6 +88,15 @@ class Work:
     read: dict[str, ReadFile] = dataclasses.field(default_factory=dict)
     facts: dict[str, str] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
+
+
+@runtime_checkable
+class TakesPython(Protocol):
+    """A builder whose source does not bring a Python: it can be told which one to use."""
+
+    def using(self, python: str) -> Builder:
+        """Return a builder like this one that uses `python`: a path, a program on PATH, or a version."""
+        ...
 
 
 class Builder(Protocol):

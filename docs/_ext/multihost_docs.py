@@ -28,7 +28,9 @@ def _default(setting: Setting) -> str:
 
 def _definition(setting: Setting) -> list[str]:
     option = setting.option + (f"={setting.metavar}" if setting.metavar else "")
-    facts = [f"file: `{setting.file_key or setting.name}`", f"ini: `{setting.ini}`"]
+    facts = [f"file: `{setting.file_key or setting.name}`"]
+    if not setting.only_file:
+        facts.append(f"ini: `{setting.ini}`")
     if setting.everywhere:
         facts.append(f"variable: `{setting.variable}`")
     if setting.choices:

@@ -6,14 +6,14 @@ import dataclasses
 import itertools
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pytest_multihost_env.cli import output
-from pytest_multihost_env.cli.state import as_json, common, load
+from pytest_multihost_env.cli.state import as_json, common, load, settings_options
 from pytest_multihost_env.errors import UsageProblem
 
 if TYPE_CHECKING:
@@ -33,17 +33,21 @@ _PATH = click.Path(path_type=Path)
 @click.argument("target", required=False, type=_PATH)
 @click.option("--force", is_flag=True, help="Build anew, and put aside an environment at TARGET that is not ours.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done and write nothing.")
+@settings_options("python", "requirements")
 @as_json
 @common
-def provision(source: Path | None, target: Path | None, *, force: bool, dry_run: bool, as_json: bool) -> int:
+def provision(
+    source: Path | None, target: Path | None, *, force: bool, dry_run: bool, as_json: bool, **given: Any
+) -> int:
     """Make an environment from SOURCE ready at TARGET for every host: once, whoever else tries.
 
-    SOURCE is a virtual environment or a packed one (a tar archive; .gz, .zst, .xz and .bz2 as well).
+    SOURCE is a virtual environment, a packed one (a tar archive; .gz, .zst, .xz and .bz2 as well), a requirements file,
+    a pylock.toml or a uv.lock; what it is counts, not how it is called.
 
     SOURCE defaults to the setting `venv`, TARGET to the setting `target` (./python_env).  What stands already and is
     good is used again.  Progress goes to standard error.
     """
-    settings = _settings(source, target)
+    settings = _settings(source, target, given)
     if dry_run:
         return _preview(settings, force=force, as_json=as_json)
     made = ensured(settings, force=force)
@@ -62,8 +66,9 @@ def provision(source: Path | None, target: Path | None, *, force: bool, dry_run:
 @click.option(
     "--shell", default="sh", metavar="NAME", help="sh, bash, dash, ksh, zsh, csh, tcsh, fish or nu; default sh."
 )
+@settings_options("python", "requirements")
 @common
-def activate(source: Path | None, target: Path | None, *, shell: str) -> int:
+def activate(source: Path | None, target: Path | None, *, shell: str, **given: Any) -> int:
     """Print shell code that activates the environment, which is made first when it does not stand yet.
 
     \b
@@ -78,7 +83,7 @@ def activate(source: Path | None, target: Path | None, *, shell: str) -> int:
 
     with output.kept_clean():
         shells.failure_script(shell, "")  # an unknown shell is refused before anything is made
-        made = ensured(_settings(source, target, fallback=FALLBACK))
+        made = ensured(_settings(source, target, given, fallback=FALLBACK))
         text = shells.script(made, shell, path=os.environ.get("PATH", ""))
     click.echo(text, nl=False)
     return 0
@@ -117,13 +122,15 @@ def verify(target: Path | None, *, as_json: bool) -> int:
     return 0 if found else 1
 
 
-def _settings(source: Path | None, target: Path | None, fallback: Path | None = None) -> Settings:
+def _settings(
+    source: Path | None, target: Path | None, given: Mapping[str, object], fallback: Path | None = None
+) -> Settings:
     """Return the settings with `source` and `target` in place.
 
     Raises:
         UsageProblem: Nobody names a source.
     """
-    settings = load({})
+    settings = load(dict(given))
     wanted = source or settings.venv or (fallback if fallback is not None and fallback.exists() else None)
     if wanted is None:
         raise UsageProblem(
@@ -141,7 +148,7 @@ def ensured(settings: Settings, *, force: bool = False) -> Generation:
     from pytest_multihost_env.provision import ProvisionRequest, ensure
 
     assert settings.venv is not None  # noqa: S101 - `_settings` saw to it
-    request = ProvisionRequest(source=settings.venv, target=settings.target, force=force)
+    request = ProvisionRequest.from_settings(settings, force=force)
     patience = threading.Timer(_PATIENCE, output.notice, [f"making {settings.target} from {settings.venv}"])
     patience.daemon = True
     patience.start()
@@ -156,7 +163,7 @@ def _preview(settings: Settings, *, force: bool, as_json: bool) -> int:
     from pytest_multihost_env.provision import ProvisionRequest, preview
 
     assert settings.venv is not None  # noqa: S101 - `_settings` saw to it
-    request = ProvisionRequest(source=settings.venv, target=settings.target, force=force)
+    request = ProvisionRequest.from_settings(settings, force=force)
     found = preview(request, builders=registry.load().builders.values())
     stands = None if isinstance(found, Path) else found.path
     if as_json:

@@ -23,6 +23,7 @@ _EXPECTED: dict[Kind, str] = {
     "bool": "true or false",
     "list": "a list of strings",
     "args": "a command line as one string, or a list of strings",
+    "commands": 'a list of commands, each a list of strings: [["python", "-m", "compileall", "src"]]',
 }
 _TOML_NAMES = {bool: "boolean", int: "integer", float: "float", str: "string", list: "array", dict: "table"}
 
@@ -177,6 +178,23 @@ def _list(setting: Setting, raw: object, source: Source) -> tuple[str, ...]:
     return tuple(word for part in raw for word in re.split(r"[\s,]+", part.strip()))
 
 
+def _commands(setting: Setting, raw: object, source: Source) -> tuple[tuple[str, ...], ...]:
+    if not isinstance(raw, list):
+        raise _wrong(setting, raw, source)
+    commands = []
+    for position, command in enumerate(raw):
+        here = dataclasses.replace(source, key=f"{source.key}[{position}]")
+        if not isinstance(command, list):
+            raise _wrong(setting, command, here)
+        words = _list(setting, command, here)
+        if not words or not words[0].strip():
+            raise UsageProblem(
+                f"{here.key} names no program", where=source.origin, expected=_EXPECTED["commands"], hint="name one"
+            )
+        commands.append(words)
+    return tuple(commands)
+
+
 def _args(setting: Setting, raw: object, source: Source) -> tuple[str, ...]:
     if not isinstance(raw, str):
         return _list(setting, raw, source)
@@ -200,4 +218,5 @@ _CONVERTERS: dict[Kind, Callable[[Setting, object, Source], object]] = {
     "bool": _bool,
     "list": _list,
     "args": _args,
+    "commands": _commands,
 }

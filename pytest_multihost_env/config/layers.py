@@ -33,7 +33,8 @@ class _Layers:
             yield self.options.get(name), Source(f"option {setting.option}", name, base, home)
             text = self.environ.get(setting.variable) or None
             yield text, Source(f"variable {setting.variable}", name, self.rootdir, home)
-        yield self.ini.get(name), Source(f"ini {setting.ini}", name, self.rootdir, home)
+        if not setting.only_file:
+            yield self.ini.get(name), Source(f"ini {setting.ini}", name, self.rootdir, home)
         if name in self.file.values:
             value = self.file.values[name]
             yield value.raw, Source(value.origin, setting.file_key or name, self.rootdir, home, typed=True)

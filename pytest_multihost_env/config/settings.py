@@ -53,6 +53,9 @@ class Settings:
     rootdir: Path
     venv: Path | None
     target: Path
+    python: str | None
+    requirements: tuple[Path, ...]
+    setup: tuple[tuple[str, ...], ...]
     hosts: str | None
     hostfile: Path | None
     launcher: str

@@ -6,7 +6,7 @@ import dataclasses
 import keyword
 from typing import Final, Literal
 
-Kind = Literal["str", "path", "paths", "int", "seconds", "bool", "list", "args"]
+Kind = Literal["str", "path", "paths", "int", "seconds", "bool", "list", "args", "commands"]
 
 ALL_PROFILES: Final = ("tenstorrent", "torch", "mpi", "ci")
 
@@ -17,12 +17,14 @@ class Setting:
 
     Attributes:
         name: Its name, as in the file and after `--multihost-`.
-        kind: What its value is; `args` is a command line, split as a shell splits it; `paths` is one path or several.
+        kind: What its value is; `args` is a command line, split as a shell splits it; `paths` is one path or several;
+            `commands` are lists of a program and its arguments.
         help: One sentence for `--help` and the docs.
         default: The value when no layer gives one.
         metavar: Placeholder in `--help`; None for a flag.
         choices: The only values that are accepted; () for any.
         everywhere: It is also an option and a variable, not only a file key and an ini twin.
+        only_file: It is a file key and nothing else.
         adds: A list whose layers add up, weakest first, instead of the strongest replacing the others.
         lines: Text is one list item a line; otherwise commas and blanks divide too.
         file_key: Where it stands in the configuration file, when not under its own name.
@@ -35,6 +37,7 @@ class Setting:
     metavar: str | None = None
     choices: tuple[str, ...] = ()
     everywhere: bool = True
+    only_file: bool = False
     adds: bool = False
     lines: bool = False
     file_key: str = ""
@@ -67,13 +70,40 @@ class Setting:
 
 
 SETTINGS: Final[tuple[Setting, ...]] = (
-    Setting("venv", "path", "what every host shall run: a virtual environment, or a packed one", metavar="SOURCE"),
+    Setting(
+        "venv",
+        "path",
+        "what every host shall run: a virtual environment or a packed one, a requirements or a lock file",
+        metavar="SOURCE",
+    ),
     Setting(
         "target",
         "path",
         "where the environment is published, on storage that all hosts share; relative to rootdir",
         default="python_env",
         metavar="DIR",
+    ),
+    Setting(
+        "python",
+        "str",
+        "the Python for an environment made from requirements or a lock: a path, a program or a version; default: "
+        "the one that runs this",
+        metavar="PYTHON",
+    ),
+    Setting(
+        "requirements",
+        "paths",
+        "requirements files that are installed on top, exactly as they stand (--no-deps; repeatable)",
+        default=(),
+        metavar="FILE",
+    ),
+    Setting(
+        "setup",
+        "commands",
+        "commands that are run in the new environment, in rootdir, before it is proven",
+        default=(),
+        everywhere=False,
+        only_file=True,
     ),
     Setting(
         "hosts", "str", "hosts and slots, as in node[01-04]:8,gpu1:4; default: PBS, Slurm, this machine", metavar="SET"

@@ -21,7 +21,8 @@ def add_options(parser: pytest.Parser) -> None:
     group = parser.getgroup("multihost", "the same environment on every host, and tests on ranks")
     for setting in SETTINGS:
         # Unset must be told apart from every value: the layers below an option have a say then.
-        parser.addini(setting.ini, setting.help, type="string", default=None)
+        if not setting.only_file:
+            parser.addini(setting.ini, setting.help, type="string", default=None)
         if setting.everywhere:
             group.addoption(setting.option, dest=setting.ini, default=None, help=setting.help, **_arguments(setting))
 
@@ -39,7 +40,7 @@ def given(config: pytest.Config) -> tuple[dict[str, object], dict[str, object]]:
     # Complete for our options as soon as this plugin is loaded, which `config.option` is not before the conftests are.
     namespace = config.known_args_namespace
     options = {s.name: getattr(namespace, s.ini, None) for s in SETTINGS if s.everywhere}
-    ini = {s.name: config.getini(s.ini) for s in SETTINGS}
+    ini = {s.name: config.getini(s.ini) for s in SETTINGS if not s.only_file}
     return options, {name: value for name, value in ini.items() if value not in (None, "", [])}
 
 

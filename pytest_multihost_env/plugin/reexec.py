@@ -33,7 +33,7 @@ def change_over(config: pytest.Config) -> None:
 
         made = plan.make(settings)
         _ = made.rules  # refused now, or after everything is made
-        request = ProvisionRequest(source=settings.venv, target=settings.target)
+        request = ProvisionRequest.from_settings(settings)
         generation = ensure(request, notify=_say, builders=made.registry.builders.values())
         marks = probe.announce(generation, settings.venv)
     except MultihostError as error:

@@ -93,7 +93,7 @@ def _look(
         recipe = how
         recipes.choose(place.source, [recipe.builder])
     else:
-        recipe = recipes.standard(place.source, request.overlay, how)
+        recipe = recipes.standard(place.source, request, how)
     key = key_of(place, recipe)
     number = publish.newest(place, key)
     job = Job(request, recipe, place, key, publish.slot(place, key, number or 0), notify, progress, began)

@@ -147,8 +147,10 @@ def _mapped() -> list[str]:
 def main(arguments: list[str]) -> None:
     """Print the answer to the question in `arguments[0]`."""
     question, rest = arguments[0], arguments[1:]
-    if question == "runtime":
-        answer: Any = runtime()
+    if question == "version":
+        answer: Any = sys.version
+    elif question == "runtime":
+        answer = runtime()
     elif question == "packages":
         answer = packages()
     elif question == "bytecode":

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest_multihost_env
+from pytest_multihost_env.config import Settings
 from pytest_multihost_env.model import Generation
 from pytest_multihost_env.protocols import Progress
 from pytest_multihost_env.provision import manifest
@@ -35,6 +36,10 @@ class ProvisionRequest:
         beat: Seconds between two beats.
         overlay: Requirements that the environment gets when the source lacks them.
         owners: Users, besides this one and root, whose files may be run.
+        python: The Python for a source that does not bring one: a path, a program on PATH, a version; None: ours.
+        requirements: Requirements files that are installed on top, without what they require.
+        setup: Commands that are run in the environment before it is proven.
+        directory: Where they run; None: where the source is.
     """
 
     source: Path
@@ -45,6 +50,24 @@ class ProvisionRequest:
     beat: float = 5.0
     overlay: tuple[str, ...] = (f"pytest-multihost-env=={pytest_multihost_env.__version__}",)
     owners: tuple[int, ...] = ()
+    python: str | None = None
+    requirements: tuple[Path, ...] = ()
+    setup: tuple[tuple[str, ...], ...] = ()
+    directory: Path | None = None
+
+    @classmethod
+    def from_settings(cls, settings: Settings, *, force: bool = False) -> ProvisionRequest:
+        """Return what `settings`, which name a source, ask for."""
+        assert settings.venv is not None  # noqa: S101 - whoever asks has looked
+        return cls(
+            source=settings.venv,
+            target=settings.target,
+            force=force,
+            python=settings.python,
+            requirements=settings.requirements,
+            setup=settings.setup,
+            directory=settings.rootdir,
+        )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pytest_multihost_env.errors import UsageProblem
-from pytest_multihost_env.protocols import Builder, Work
+from pytest_multihost_env.protocols import Builder, TakesPython, Work
+
+if TYPE_CHECKING:
+    from pytest_multihost_env.provision.job import ProvisionRequest
 
 Finish = Callable[[Path, Path, Work], tuple[str, ...]]
 """`finish(env, source, work)` completes a built tree in place; returns the distributions that it added."""
@@ -47,50 +53,87 @@ def choose(source: Path, builders: Iterable[Builder]) -> Builder:
         "no builder can make an environment from this source",
         where=str(source),
         expected="\n".join(f"{name}: {refusal}" for name, refusal in refusals),
-        hint="name a virtual environment",
+        hint="name a virtual environment, a packed one, a requirements file or a lock",
     )
 
 
-def standard(source: Path, overlay: Sequence[str], builders: Iterable[Builder] | None = None) -> Recipe:
-    """Return the recipe for `source`: build, bundle the interpreter, relocate, add `overlay`, prove.
+def standard(source: Path, request: ProvisionRequest, builders: Iterable[Builder] | None = None) -> Recipe:
+    """Return the recipe for `source`: build, add what `request` asks for, bundle, relocate, prove.
 
     Args:
         source: What to build from.
-        overlay: Requirements that the environment gets when it lacks them.
+        request: What else is wanted.
         builders: Who may build, in the order in which they are asked; None: those of this package.
 
     Raises:
-        UsageProblem: No builder can use `source`.
+        UsageProblem: No builder can use `source`, or something else that is wanted cannot be.
     """
     from pytest_multihost_env.provision import overlay as adding
+    from pytest_multihost_env.provision import requirements
     from pytest_multihost_env.provision.builders import built_in
 
     builder = choose(source, built_in() if builders is None else builders)
-    return Recipe(builder, _finishing(tuple(overlay)), (*overlay, adding.identity(overlay)))
+    if request.python is not None:
+        builder = _with_python(builder, request.python, source)
+    directory = request.directory or source.parent
+    options = (
+        *request.overlay,
+        adding.identity(request.overlay),
+        *(requirements.read(file).digest(directory) for file in request.requirements),
+        *(json.dumps(command) for command in request.setup),
+    )
+    return Recipe(builder, _finishing(request, directory), options)
 
 
-def _finishing(overlay: tuple[str, ...]) -> Finish:
+def _with_python(builder: Builder, python: str, source: Path) -> Builder:
+    if not isinstance(builder, TakesPython):
+        raise UsageProblem(
+            f"the setting python names {python}, and {source} brings its own",
+            where="python",
+            hint="leave it out: it is for requirements and lock files",
+        )
+    return builder.using(python)
+
+
+def _finishing(request: ProvisionRequest, directory: Path) -> Finish:
     def finish(env: Path, source: Path, work: Work) -> tuple[str, ...]:
         from pytest_multihost_env.provision import abi, bundle, bytecode, hermetic, relocate
         from pytest_multihost_env.provision import overlay as adding
 
-        work.progress.begin("finishing")
-        try:
+        with _stage("finishing", work):
             python = env / "bin" / "python"
             abi.record(env, [*abi.candidates(env), Path(os.path.realpath(python))], work.facts)  # before it is run
             work.notes.extend(bundle.bundle_interpreter(env).notes)
             abi.record(env, abi.candidates(env / "py"), work.facts)
             relocate.relocate(env, source)
-            added = adding.add_missing(env, python, overlay)
-        finally:
-            work.progress.end()
+        _complete(env, request, directory, work)
+        with _stage("finishing", work):
+            if request.requirements or request.setup:  # they may have brought anything
+                relocate.relocate(env, source)
+                abi.record(env, abi.candidates(env), work.facts)
+            added = adding.add_missing(env, python, request.overlay)
         if compiled := bytecode.complete(env, work):
             work.notes.append(f"{compiled} modules had no valid bytecode and were compiled")
-        work.progress.begin("proving")
-        try:
+        with _stage("proving", work):
             hermetic.prove(env, original=source)
-        finally:
-            work.progress.end()
         return added
 
     return finish
+
+
+def _complete(env: Path, request: ProvisionRequest, directory: Path, work: Work) -> None:
+    """Do what `request` wants to be done inside of the environment."""
+    from pytest_multihost_env.provision import commands, uv
+
+    for file in request.requirements:
+        uv.add(env, file, work)
+    commands.run(request.setup, env, directory, work)
+
+
+@contextlib.contextmanager
+def _stage(name: str, work: Work) -> Iterator[None]:
+    work.progress.begin(name)
+    try:
+        yield
+    finally:
+        work.progress.end()

@@ -6,6 +6,7 @@ import dataclasses
 import gzip
 import os
 import stat
+import subprocess
 import venv
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,7 +16,9 @@ import pytest
 from pytest_multihost_env import registry
 from pytest_multihost_env.errors import MultihostError, NotReady, UsageProblem
 from pytest_multihost_env.protocols import Builder, Work
+from pytest_multihost_env.provision import uv
 from tests import tricks
+from tests.wheels import sha256, wheel
 
 BUILDERS: Mapping[str, Builder] = registry.load().builders
 
@@ -46,6 +49,44 @@ def _cut(source: Path) -> None:
     source.write_bytes(gzip.compress(tricks.environment() + tricks.member("lib/new", b"new")))
 
 
+def _requirements(place: Path) -> Path:
+    (place / "needs").write_text(f"--no-index\n./{wheel(place).name}\n")
+    return place / "needs"
+
+
+def _append(text: str) -> Callable[[Path], None]:
+    def append(source: Path) -> None:
+        with source.open("a") as file:
+            file.write(text)
+
+    return append
+
+
+def _pylock(place: Path) -> Path:
+    file = wheel(place)
+    (place / "pylock.toml").write_text(
+        'lock-version = "1.0"\ncreated-by = "tests"\n[[packages]]\nname = "tiny"\nversion = "1.0"\n'
+        f'wheels = [{{ path = "{file.name}", hashes = {{ sha256 = "{sha256(file)}" }} }}]\n'
+    )
+    return place / "pylock.toml"
+
+
+def _uv_lock(place: Path) -> Path:
+    (place / "wheels").mkdir()
+    wheel(place / "wheels")
+    (place / "pyproject.toml").write_text(
+        '[project]\nname = "mine"\nversion = "1"\nrequires-python = ">=3.11"\ndependencies = ["tiny"]\n'
+        '[[tool.uv.index]]\nname = "shop"\nurl = "./wheels"\nformat = "flat"\ndefault = true\n'
+    )
+    subprocess.run([uv.program(), "lock", "--quiet"], cwd=place, check=True)
+    return place / "uv.lock"
+
+
+def _no_wheels(source: Path) -> None:
+    for file in source.parent.rglob("*.whl"):
+        file.write_bytes(b"no wheel")
+
+
 @dataclasses.dataclass(frozen=True)
 class Sample:
     """A source of one kind: how it is made, how its outcome is changed, and how it is broken without being alien."""
@@ -58,6 +99,9 @@ class Sample:
 SAMPLES: Mapping[str, Sample] = {
     "venv": Sample(_venv, _add_file, _break_venv),
     "archive": Sample(_archive, _other_archive, _cut),
+    "pylock": Sample(_pylock, _append("[tool.changed]\n"), _no_wheels),
+    "uv-lock": Sample(_uv_lock, _append("# changed\n"), _no_wheels),
+    "requirements": Sample(_requirements, _append("# changed\n"), _no_wheels),
 }
 
 

@@ -57,6 +57,8 @@ SAMPLES = {
     "hosts": ("n[1-2]:8", "n[1-2]:8"),
     "hostfile": ("/h 'x'", Path("/h 'x'")),
     "launcher": ("ssh", "ssh"),
+    "python": ("3.12", "3.12"),
+    "requirements": ("/a b.txt\n/c.txt", (Path("/a b.txt"), Path("/c.txt"))),
     "launcher-args": ("-x 'a b'", ("-x", "a b")),
     "ranks": ("3", 3),
     "timeout": ("2.5", 2.5),
@@ -76,7 +78,9 @@ SAMPLES = {
 }
 
 
-@pytest.mark.parametrize("setting", config.SETTINGS, ids=lambda setting: setting.name)
+@pytest.mark.parametrize(
+    "setting", [setting for setting in config.SETTINGS if not setting.only_file], ids=lambda setting: setting.name
+)
 def test_every_setting_is_read_from_a_variable_and_from_ini(setting: config.Setting, special: Path) -> None:
     text, value = SAMPLES[setting.name]
     from_ini = config.load({}, {}, {setting.name: text}, special)
