@@ -39,7 +39,7 @@ class Probe:
     def __init__(self, setup: Setup, skip: Skip | None) -> None:
         self._setup = setup
         self._skip = skip
-        self._alone = Alone(setup, skip)
+        self._alone = Alone(setup._replace(portion=_PORTION), skip)
         self._began = time.monotonic()
         self._calls = self._names = self._size = 0
         self._times: list[float] = []
