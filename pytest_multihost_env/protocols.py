@@ -81,6 +81,8 @@ class Work:
             path relative to the destination.  The manifest need not read them again while they are unchanged.
         facts: What a host must know before it runs the result, by name; the manifest records them.
         notes: What a person should know about the result, in sentences; likewise.
+        files: How many files the source has; None when that is not known before it is read.
+        size: How many bytes the source has.
     """
 
     notify: Callable[[str], None] = lambda _text: None
@@ -88,6 +90,8 @@ class Work:
     read: dict[str, ReadFile] = dataclasses.field(default_factory=dict)
     facts: dict[str, str] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
+    files: int | None = None
+    size: int | None = None
 
 
 @runtime_checkable

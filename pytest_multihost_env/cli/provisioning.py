@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 
 FALLBACK = Path("/opt/venv")
 _FEW = 20
-_PATIENCE = 1.0
 
 _PATH = click.Path(path_type=Path)
 
@@ -146,16 +144,13 @@ def ensured(settings: Settings, *, force: bool = False) -> Generation:
     """Return the environment made from `settings.venv`; who waits is told what for."""
     from pytest_multihost_env import registry
     from pytest_multihost_env.provision import ProvisionRequest, ensure
+    from pytest_multihost_env.report import progress
 
     assert settings.venv is not None  # noqa: S101 - `_settings` saw to it
     request = ProvisionRequest.from_settings(settings, force=force)
-    patience = threading.Timer(_PATIENCE, output.notice, [f"making {settings.target} from {settings.venv}"])
-    patience.daemon = True
-    patience.start()
-    try:
-        return ensure(request, notify=output.notice, builders=registry.load().builders.values())
-    finally:
-        patience.cancel()
+    builders = registry.load().builders.values()
+    with progress.shown(f"making {settings.target} from {settings.venv}", output.notice) as meter:
+        return ensure(request, notify=output.notice, builders=builders, progress=meter)
 
 
 def _preview(settings: Settings, *, force: bool, as_json: bool) -> int:

@@ -30,11 +30,14 @@ def change_over(config: pytest.Config) -> None:
             return
         from pytest_multihost_env import plan, probe
         from pytest_multihost_env.provision import ProvisionRequest, ensure
+        from pytest_multihost_env.report import progress
 
         made = plan.make(settings)
         _ = made.rules  # refused now, or after everything is made
         request = ProvisionRequest.from_settings(settings)
-        generation = ensure(request, notify=_say, builders=made.registry.builders.values())
+        builders = made.registry.builders.values()
+        with progress.shown(f"making {settings.target} from {settings.venv}", _say) as meter:
+            generation = ensure(request, notify=_say, builders=builders, progress=meter)
         marks = probe.announce(generation, settings.venv)
     except MultihostError as error:
         raise usage(error) from None

@@ -17,9 +17,9 @@ from pytest_multihost_env.provision.actor import Actor
 from pytest_multihost_env.provision.adopt import adopt
 from pytest_multihost_env.provision.job import Job, key_of
 from pytest_multihost_env.provision.lease import Lease
-from pytest_multihost_env.provision.publish import Slot
+from pytest_multihost_env.provision.publish import Ready, Slot
 from pytest_multihost_env.provision.scan import scan
-from pytest_multihost_env.provision.target import Place
+from pytest_multihost_env.provision.target import Amount, Place
 
 
 def build(job: Job, lease: Lease) -> Generation:
@@ -29,12 +29,13 @@ def build(job: Job, lease: Lease) -> Generation:
         NotReady: It could not be built; the others are told why, and nothing half-made is left.
         Damaged: What stands, and is another's, is no good.
     """
-    target.require_space(job.place)
+    # Again: the wait for this turn may have been long, and others write to that file system too.
+    amount = target.require_space(job.place, job.amount)
     me = actor.myself()
     attempt = job.slot.begin(me, lease.number)
     try:
-        digest, header = _make(job, attempt, me)
-        ready = job.slot.publish(attempt, digest, me)
+        digest, header = _make(job, attempt, me, amount)
+        ready = _publish(job, attempt, digest, me)
     except BaseException as error:
         if not _may_stand(job.slot, attempt):
             job.slot.discard(attempt)
@@ -63,9 +64,17 @@ def build(job: Job, lease: Lease) -> Generation:
     )
 
 
-def _make(job: Job, attempt: Path, me: Actor) -> tuple[str, manifest.Header]:
+def _publish(job: Job, attempt: Path, digest: str, me: Actor) -> Ready:
+    job.progress.begin("writing to disk")
+    try:
+        return job.slot.publish(attempt, digest, me)
+    finally:
+        job.progress.end()
+
+
+def _make(job: Job, attempt: Path, me: Actor, amount: Amount) -> tuple[str, manifest.Header]:
     """Build at `attempt` and return the manifest's digest and header."""
-    work = Work(notify=job.notify, progress=job.progress)
+    work = Work(job.notify, job.progress, files=amount.files, size=amount.size)
     job.recipe.builder.build(job.place.source, attempt, work)
     added = job.recipe.finish(attempt, job.place.source, work)
     if key_of(job.place, job.recipe) != job.key:

@@ -59,7 +59,7 @@ def ensure(
         if stands is None:
             target.trusted_path(target.nearest(job.place.target.parent), request.owners)
             if not job.slot.names():
-                target.require_space(job.place)
+                job = dataclasses.replace(job, amount=target.require_space(job.place))
             stands = _contend(job)
     except OSError as error:
         raise NotReady(

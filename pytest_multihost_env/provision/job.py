@@ -18,7 +18,7 @@ from pytest_multihost_env.provision import manifest
 from pytest_multihost_env.provision.adopt import adopt
 from pytest_multihost_env.provision.publish import Slot
 from pytest_multihost_env.provision.recipe import Recipe
-from pytest_multihost_env.provision.target import Place
+from pytest_multihost_env.provision.target import Amount, Place
 
 Notify = Callable[[str], None]
 
@@ -82,6 +82,7 @@ class Job:
     notify: Notify
     progress: Progress
     began: float
+    amount: Amount | None = None
 
     def adopted(self) -> Generation | None:
         """Return what stands, or None while nothing does."""

@@ -140,27 +140,42 @@ def _refuse_foreign(place: Place, force: bool) -> None:
         )
 
 
-def require_space(place: Place) -> None:
-    """Check that the target's file system has room for a copy of the source.
+@dataclasses.dataclass(frozen=True, slots=True)
+class Amount:
+    """How much a source is: its files, None when they cannot be counted (an archive), and their bytes."""
+
+    files: int | None
+    size: int
+
+
+def require_space(place: Place, amount: Amount | None = None) -> Amount:
+    """Check that the target's file system has room for a copy of the source, and return how much that is.
+
+    Args:
+        place: Source and target.
+        amount: What an earlier check found: only the room is looked at again.
 
     Raises:
         NotReady: It has not.
     """
+    amount = amount or _amount(place.source)
     where = nearest(place.target.parent)
     status = os.statvfs(where)
-    free, needed = status.f_bavail * status.f_frsize, int(_size(place.source) * MARGIN)
+    free, needed = status.f_bavail * status.f_frsize, int(amount.size * MARGIN)
     if status.f_blocks and free < needed:  # a file system without a size (FUSE may have none) cannot be judged
         raise NotReady(
             f"{place.source} needs {_readable(needed)} and the file system of {where} has {_readable(free)} free",
             where=str(place.target),
             hint="free some space, or name a target on another file system",
         )
+    return amount
 
 
-def _size(path: Path) -> int:
+def _amount(path: Path) -> Amount:
     if not path.is_dir():
-        return path.stat().st_size
-    return sum(entry.stat(follow_symlinks=False).st_size for entry in _files_below(str(path)))
+        return Amount(None, path.stat().st_size)
+    sizes = [entry.stat(follow_symlinks=False).st_size for entry in _files_below(str(path))]
+    return Amount(len(sizes), sum(sizes))
 
 
 def _files_below(directory: str) -> Iterator[os.DirEntry[str]]:

@@ -61,7 +61,7 @@ class VenvBuilder:
         Raises:
             NotReady: Something could not be copied; `destination` is then removed.
         """
-        work.progress.begin("copying")
+        work.progress.begin("copying", work.files, work.size)
         try:
             copied = copy_tree(source, destination, work=work, digests=True)
         finally:
