@@ -204,6 +204,30 @@ class RankEnv:
         return {v.name: v.value for v in self.variables if v.value is not None or v.status == "UNSET"}
 
 
+METADATA, DIRECTORIES, STAT, CONTENT = "metadata", "directories", "stat", "content"
+TIERS = (METADATA, DIRECTORIES, STAT, CONTENT)
+"""How closely a source and an environment are looked at before the environment is used again, weakest first."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Checked:
+    """How a published environment was looked at before it was used again.
+
+    Attributes:
+        tier: One of `TIERS`.
+        files: How many names in it were looked at.
+        seconds: How long it took.
+    """
+
+    tier: str
+    files: int
+    seconds: float
+
+    def __str__(self) -> str:
+        what = {METADATA: "package records", DIRECTORIES: "directory times", STAT: "stat walk", CONTENT: "content"}
+        return f"{what[self.tier]} of {self.files:,} files, {self.seconds:.2f} s"
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Generation:
     """A published environment: immutable, proven, known by its manifest's digest.
@@ -217,6 +241,7 @@ class Generation:
         added: Distributions that SOURCE lacked and that were added (`pytest 9.0`).
         seconds: How long making or proving it took.
         facts: What a host must have to run it, by name (`glibc`).
+        checked: How it was looked at before it was used again; None when it was just made.
     """
 
     path: Path
@@ -227,6 +252,7 @@ class Generation:
     added: tuple[str, ...]
     seconds: float
     facts: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    checked: Checked | None = None
 
     @property
     def python(self) -> Path:

@@ -103,6 +103,21 @@ class TakesPython(Protocol):
         ...
 
 
+@runtime_checkable
+class Glancing(Protocol):
+    """A builder whose source can be looked at less closely, or more closely, than its `fingerprint` does.
+
+    Of any other builder's source the fingerprint is taken whatever the tier.
+    """
+
+    def glance(self, source: Path, tier: str, read: Mapping[str, ReadFile]) -> str:
+        """Return a digest of what a look of `tier` (`model.TIERS`) at `source` shows; `stat`: the fingerprint.
+
+        `read` has digests of the source's files, by relative name, that `build` noted: they need not be read again.
+        """
+        ...
+
+
 class Builder(Protocol):
     """Makes a tree out of one kind of SOURCE."""
 

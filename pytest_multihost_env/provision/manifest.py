@@ -4,17 +4,17 @@ r"""What a published environment consists of, as text that a person can read wit
     {"key":"3f…","path":"/shared/.python_env.d/v1/3f…/att/n1-4711-…","source":"/opt/venv",…}
 
     /<TAB>0
-    40755<TAB>bin
+    40755<TAB>bin<TAB>-
     100444<TAB>312<TAB>1732500000123456789<TAB>pyvenv.cfg<TAB>blake3:9b…
 
     /bin<TAB>1732500000123456789
-    120777<TAB>python3<TAB>python
+    120777<TAB>python3<TAB>python<TAB>-
     100555<TAB>7921768<TAB>1732500000123456789<TAB>python<TAB>blake3:c1…
 
 One block for each directory: its path and time, then what is in it, by name.  A file has type and mode (octal, as stat(2)
 has them), size, time, name, and digest; a symlink its mode, name and text; a directory its mode and name.  In names
-`\n`, a tab, a backslash and what is no UTF-8 are escapes.  All of a line but the digest is what a look without reading
-shows, so that such a look is compared as text (`standing`).
+a line's end, a tab, a backslash and what is no UTF-8 are escapes.  All of a line but its last field is what a look
+without reading shows (`walk`), so that such a look is compared as text (`standing`).
 
 The digest of these bytes names the environment: two hosts with the same digest have the same files.
 """
@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pytest_multihost_env import files
+from pytest_multihost_env.provision.walk import escaped, plain
 
 NAME = ".multihost-manifest"
 FORMAT = 2
@@ -43,10 +44,8 @@ _MAGIC = f"multihost-env manifest {FORMAT}"
 _ANY_FORMAT = re.compile(rb'multihost-env manifest (\d{1,9})\n|\{.{0,4096}?"format":1[,}]', re.DOTALL)
 _TYPES = {stat.S_IFREG: FILE, stat.S_IFDIR: DIRECTORY, stat.S_IFLNK: LINK}
 _MODES = {FILE: stat.S_IFREG, DIRECTORY: stat.S_IFDIR, LINK: stat.S_IFLNK | 0o777}
-_FIELDS = {FILE: 5, DIRECTORY: 2, LINK: 3}
+_FIELDS = {FILE: 5, DIRECTORY: 3, LINK: 4}
 _TIME = re.compile(r"-?[0-9]{1,20}")
-_ODD = re.compile("[\\\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-_ESCAPE = re.compile(r"\\(?:\\|x([0-9a-f]{2})|u([0-9a-f]{4}))|\\")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -104,10 +103,20 @@ class Entry(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Listing:
-    """One directory's block: its time, and the lines of what is in it, by name."""
+    """One directory's block: its time, and a line for each thing in it, by name."""
 
-    mtime_ns: str
-    lines: tuple[str, ...]
+    mtime_ns: int
+    text: str
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines."""
+        return self.text.split("\n") if self.text else []
+
+    @property
+    def visible(self) -> str:
+        """What of the lines a look shows that reads no file (`walk.Block.text`)."""
+        return "\n".join([line.rpartition("\t")[0] for line in self.lines])
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -155,46 +164,7 @@ def _line(entry: Entry) -> str:
     mode, name = entry.mode | _MODES[entry.type], escaped(entry.path.rpartition("/")[2])
     if entry.type == FILE:
         return f"{mode:o}\t{entry.size}\t{entry.mtime_ns}\t{name}\t{entry.content}"
-    return f"{mode:o}\t{name}\t{escaped(entry.content)}" if entry.type == LINK else f"{mode:o}\t{name}"
-
-
-def escaped(name: str) -> str:
-    r"""Return `name` as it stands in a manifest.
-
-    `\\` is a backslash, `\x0a` a control character or a byte that is no UTF-8, `\u2028` what would look like a line's end.
-    """
-    if name.isascii() and name.isprintable() and "\\" not in name:
-        return name
-    return _ODD.sub(_escape, name)
-
-
-def _escape(found: re.Match[str]) -> str:
-    number = ord(found[0])
-    if found[0] == "\\":
-        return "\\\\"
-    if 0xDC80 <= number <= 0xDCFF:  # os.fsdecode's way to say a byte
-        return f"\\x{number - 0xDC00:02x}"
-    return f"\\x{number:02x}" if number < 0x80 else f"\\u{number:04x}"
-
-
-def plain(name: str) -> str:
-    """Return the name that stands as `name` in a manifest.
-
-    Raises:
-        ValueError: It cannot stand there.
-    """
-    return _ESCAPE.sub(_unescape, name) if "\\" in name else name
-
-
-def _unescape(found: re.Match[str]) -> str:
-    if found[1]:
-        number = int(found[1], 16)
-        return chr(number if number < 0x80 else number + 0xDC00)
-    if found[2]:
-        return chr(int(found[2], 16))
-    if found[0] == "\\\\":
-        return "\\"
-    raise ValueError("not a manifest: a name has a backslash that says nothing")
+    return f"{mode:o}\t{name}\t{escaped(entry.content)}\t-" if entry.type == LINK else f"{mode:o}\t{name}\t-"
 
 
 # -- reading -----------------------------------------------------------------------------------------------------
@@ -245,12 +215,12 @@ def listings(data: bytes) -> dict[str, Listing]:
         raise ValueError("not a manifest: its end is missing")
     found: dict[str, Listing] = {}
     for block in data[:-1].decode("utf-8").split("\n\n")[1:]:
-        first, *lines = block.split("\n")
+        first, _, text = block.partition("\n")
         path, tab, time = first.partition("\t")
         name = plain(path[1:])
         if not (path.startswith("/") and tab and _TIME.fullmatch(time)) or name in found:
             raise ValueError(f"not a manifest: {first[:200]!r} begins no directory")
-        found[name] = Listing(time, tuple(lines))
+        found[name] = Listing(int(time), text)
     if "" not in found:
         raise ValueError("not a manifest: it lists nothing")
     return found
@@ -292,7 +262,7 @@ def entries_of(path: str, listing: Listing, blocks: Mapping[str, Listing]) -> It
                     size, time = int(fields[1]), int(fields[2])
                     yield Entry(name, FILE, stat.S_IMODE(mode), size, time, fields[4])
                 case "directory":
-                    yield Entry(name, DIRECTORY, stat.S_IMODE(mode), mtime_ns=int(blocks[name].mtime_ns))
+                    yield Entry(name, DIRECTORY, stat.S_IMODE(mode), mtime_ns=blocks[name].mtime_ns)
                 case _:
                     yield Entry(name, LINK, content=plain(fields[2]))
         except (ValueError, KeyError, OverflowError) as error:

@@ -14,6 +14,7 @@ from pytest_multihost_env.model import ReadFile
 from pytest_multihost_env.provision import digests, manifest
 from pytest_multihost_env.provision.manifest import DIRECTORY, FILE, LINK, Entry
 from pytest_multihost_env.provision.scan import scan
+from pytest_multihost_env.provision.walk import escaped
 
 NASTY = [
     "new\nline",
@@ -88,7 +89,7 @@ def test_it_says_what_went_in(header: manifest.Header, tree: object) -> None:
 
 @hypothesis.given(st.lists(names, min_size=2, max_size=2, unique=True))
 def test_two_names_never_look_alike(two: list[str]) -> None:
-    first, second = map(manifest.escaped, two)
+    first, second = map(escaped, two)
     assert first != second
     assert [manifest.plain(first), manifest.plain(second)] == two
 

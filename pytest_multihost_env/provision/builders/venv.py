@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import operator
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
+from pytest_multihost_env.model import STAT, ReadFile
 from pytest_multihost_env.protocols import Work
 from pytest_multihost_env.provision import mishaps
 from pytest_multihost_env.provision.copy import copy_tree
 from pytest_multihost_env.provision.pyvenv import read
-
-_NAME = operator.attrgetter("name")
+from pytest_multihost_env.provision.source import fingerprint
 
 
 class VenvBuilder:
@@ -49,11 +48,14 @@ class VenvBuilder:
     def fingerprint(self, source: Path) -> str:
         """Return the sha256 over what the tree holds and which interpreter it runs.
 
-        Names, types, modes, sizes, times and link targets count, contents do not: a walk costs microseconds per
-        file.  Bytecode is left out, since merely importing a module writes it.
+        Names, types, modes, sizes, times and link targets count, contents do not: a walk costs microseconds per file.
         """
+        return self.glance(source, STAT, {})
+
+    def glance(self, source: Path, tier: str, read: Mapping[str, ReadFile]) -> str:
+        """Return what a look of that tier shows, as a digest (see `provision.source`)."""
         with mishaps.named("looking through the source"):
-            return _fingerprint(source)
+            return fingerprint(source, tier, read)
 
     def build(self, source: Path, destination: Path, work: Work) -> None:
         """Copy `source` to `destination`; the interpreter may still lie outside (`bundle`) and paths be old.
@@ -69,44 +71,3 @@ class VenvBuilder:
         for name in copied.outside:
             if not name.startswith("bin/python"):  # those lead to the interpreter, which is put inside later
                 work.notify(f"{source}/{name} is a link that leads out of the environment; it is copied as it is")
-
-
-def _fingerprint(source: Path) -> str:
-    digest = hashlib.sha256()
-    stack = [(str(source), "")]
-    while stack:
-        path, prefix = stack.pop()
-        records, below = _directory(path, prefix)
-        digest.update(records.encode("utf-8", "surrogateescape"))
-        stack.extend(reversed(below))
-    python = os.path.realpath(source / "bin" / "python")
-    status = os.stat(python)  # noqa: PTH116
-    digest.update(f"{python}\0{status.st_size}\0{status.st_mtime_ns}".encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
-
-
-def _directory(path: str, prefix: str) -> tuple[str, list[tuple[str, str]]]:
-    """Return one record per entry of a directory, in the order of names, and its sub-directories.
-
-    Listed by descriptor: the kernel then looks up one name per entry instead of the whole path (a fifth faster).
-    """
-    records: list[str] = []
-    below: list[tuple[str, str]] = []
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        with os.scandir(descriptor) as found:
-            for entry in sorted(found, key=_NAME):
-                name = entry.name
-                if name == "__pycache__" or name.endswith(".pyc"):
-                    continue
-                status = entry.stat(follow_symlinks=False)
-                if entry.is_dir(follow_symlinks=False):
-                    # no time of a directory: writing bytecode below it changes that
-                    records.append(f"{prefix}{name}\0{status.st_mode}\n")
-                    below.append((f"{path}/{name}", f"{prefix}{name}/"))
-                    continue
-                target = os.readlink(name, dir_fd=descriptor) if entry.is_symlink() else ""
-                records.append(f"{prefix}{name}\0{status.st_mode}\0{status.st_size}\0{status.st_mtime_ns}\0{target}\n")
-    finally:
-        os.close(descriptor)
-    return "".join(records), below

@@ -1,0 +1,52 @@
+"""Looks through a tree in a second process, begun before it is known whether that is of use."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from pytest_multihost_env import process
+from pytest_multihost_env.provision import walk
+from pytest_multihost_env.provision.walk import Block
+
+
+class Ahead:
+    """A walk through `root`, which runs while this process does something else; on one processor there is none.
+
+    Threads would only take the interpreter from each other, and a fork of a process that has some is not safe.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._child: process.Popen | None = None
+        if len(os.sched_getaffinity(0)) < 2:
+            return
+        program = [sys.executable, "-I", "-S", walk.__file__, str(root)]
+        try:
+            self._child = process.start(program, env={}, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        except OSError:
+            return
+
+    def blocks(self) -> list[Block] | None:
+        """Return what it found, once it has; None when it did not get to the end."""
+        if self._child is None or self._child.stdout is None:
+            return None
+        try:
+            return list(walk.load(self._child.stdout.read()))
+        except ValueError:
+            return None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._child is not None:
+            self._child.kill()
+            if self._child.stdout is not None:
+                self._child.stdout.close()
+            self._child.wait()

@@ -1,0 +1,94 @@
+"""Fingerprints of a virtual environment that is copied, one for each tier of looking at it (`model.TIERS`).
+
+Each tier's fingerprint says all that its look shows, and which interpreter the environment runs.  Bytecode is left out
+of all of them, since merely importing a module writes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from pytest_multihost_env.model import CONTENT, DIRECTORIES, METADATA, ReadFile
+from pytest_multihost_env.provision import digests, walk
+
+
+def fingerprint(source: Path, tier: str, read: Mapping[str, ReadFile] | None = None) -> str:
+    """Return the sha256 over what a look of this tier at `source` shows.
+
+    Args:
+        source: The environment.
+        tier: One of `model.TIERS`.
+        read: For the tier `content`: digests of files that were read already; the others are read now.
+
+    Raises:
+        OSError: Something cannot be read.
+    """
+    digest = hashlib.sha256()
+    root = str(source)
+    for line in _LOOKS[tier](root, read or {}):
+        digest.update(line.encode("utf-8", "surrogateescape"))
+    python = os.path.realpath(f"{root}/bin/python")
+    digest.update(f"{python}\0{_stat(python)}".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def _stat(path: str) -> str:
+    try:
+        status = os.stat(path)  # noqa: PTH116
+    except FileNotFoundError:
+        return ""
+    return f"{status.st_size}\0{status.st_mtime_ns}"
+
+
+def _metadata(root: str, _read: Mapping[str, ReadFile]) -> Iterator[str]:
+    yield _stat(f"{root}/pyvenv.cfg")
+    for site in sites(root):
+        yield f"\0{site}\0"
+        for name in sorted(os.listdir(f"{root}/{site}")):  # noqa: PTH208
+            if not walk.is_bytecode(name):
+                yield f"{name}\0"
+            if name.endswith(".dist-info"):
+                yield _stat(f"{root}/{site}/{name}/RECORD")
+
+
+def sites(root: str) -> Iterator[str]:
+    """Yield the site-packages directories of an environment, relative to it, each once."""
+    for library in ("lib", "lib64"):
+        path = f"{root}/{library}"
+        if os.path.islink(path) or not os.path.isdir(path):  # noqa: PTH112, PTH114 - lib64 is a link to lib
+            continue
+        for name in sorted(os.listdir(path)):  # noqa: PTH208
+            if name.startswith("python3") and os.path.isdir(f"{path}/{name}/site-packages"):  # noqa: PTH112
+                yield f"{library}/{name}/site-packages"
+
+
+def _directories(root: str, read: Mapping[str, ReadFile]) -> Iterator[str]:
+    yield from _metadata(root, read)
+    for block in walk.walk(root, walk.names_without_bytecode):
+        yield f"\n\n{block.path}\0{block.mode}\0{block.mtime_ns}\n{block.text}"
+
+
+def _everything(root: str, _read: Mapping[str, ReadFile]) -> Iterator[str]:
+    for block in walk.walk(root, walk.without_bytecode):
+        yield f"\n\n{block.path}\n{block.text}"
+
+
+def _content(root: str, read: Mapping[str, ReadFile]) -> Iterator[str]:
+    for block in walk.walk(root, walk.without_bytecode):
+        yield f"\n\n{block.path}\n{block.text}"
+        for name in files_of(block):
+            path = f"{block.path}/{name}" if block.path else name
+            known = read.get(path)
+            yield f"\n{known.digest if known is not None else digests.of_file(f'{root}/{path}')}"
+
+
+def files_of(block: walk.Block) -> Iterable[str]:
+    """Return the names of the files in a directory."""
+    lines = (line.split("\t") for line in block.text.split("\n"))
+    return [walk.plain(fields[3]) for fields in lines if len(fields) == 4]
+
+
+_LOOKS = {METADATA: _metadata, DIRECTORIES: _directories, "stat": _everything, CONTENT: _content}

@@ -1,0 +1,175 @@
+"""Whether a published environment is still as its manifest says, looked at as closely as a tier says (`model.TIERS`).
+
+What Python itself adds, bytecode beside modules that had none, is no damage.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import stat
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from pathlib import Path
+
+from pytest_multihost_env.model import CONTENT, DIRECTORIES, METADATA, Checked
+from pytest_multihost_env.provision import manifest, walk
+from pytest_multihost_env.provision.adopt import Damaged
+from pytest_multihost_env.provision.compare import compare, is_bytecode
+from pytest_multihost_env.provision.manifest import Listing
+from pytest_multihost_env.provision.scan import scan
+from pytest_multihost_env.provision.source import sites
+from pytest_multihost_env.provision.walk import Block
+
+_FEW = 3
+_NO_DIRECTORY = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES}
+"""What something else in a directory's place answers."""
+
+Known = Mapping[str, Listing]
+Problems = Iterator[str]
+
+
+def check(
+    path: Path, data: bytes, tier: str, owners: Collection[int] = (), blocks: Iterable[Block] | None = None
+) -> Checked:
+    """Compare the environment at `path` with its manifest and return how it was done.
+
+    Args:
+        path: The environment.
+        data: Its manifest, which is the one that was published.
+        tier: How closely it is looked at.
+        owners: Users, besides this one and root, to whom something in it may belong.
+        blocks: For the tiers `stat` and `content`: what a walk shows, when it was begun elsewhere.
+
+    Raises:
+        Damaged: Something is not as it was published; it is named, and what about it.
+        OSError: Something cannot be read.
+    """
+    began = time.perf_counter()
+    look = _Look(path, data, {0, os.geteuid(), *owners})
+    try:
+        problems = list(itertools.islice(look.problems(tier, blocks), _FEW + 1))
+    except OSError as error:
+        if error.errno not in _NO_DIRECTORY:
+            raise
+        problems = [f"{error.filename}: {error.strerror}"]
+    if problems:
+        more = "" if len(problems) <= _FEW else ", and there is more"
+        raise Damaged(f"{path} is not as it was published: {', '.join(problems[:_FEW])}{more}")
+    return Checked(tier, look.names, time.perf_counter() - began)
+
+
+class _Look:
+    def __init__(self, path: Path, data: bytes, owners: AbstractSet[int]) -> None:
+        self.names = 0
+        self._root = str(path)
+        self._data = data
+        self._owners = owners
+        try:
+            self._known: Known = manifest.listings(data)
+        except ValueError as error:
+            raise Damaged(f"{path / manifest.NAME} cannot be read: {error}") from None
+
+    def problems(self, tier: str, blocks: Iterable[Block] | None) -> Problems:
+        """Yield a phrase for each thing that is not as it was published."""
+        if tier == METADATA:
+            yield from self._metadata()
+        elif tier == DIRECTORIES:
+            yield from self._metadata()
+            yield from self._directories()
+        else:
+            for block in blocks if blocks is not None else walk.walk(self._root, walk.with_stat):
+                yield from self._by_stat(block)
+        if tier == CONTENT:
+            yield from self._contents()
+
+    def _metadata(self) -> Problems:
+        """Look at the top and at `bin`, at site-packages by name, and at each distribution's metadata."""
+        for path in ("", "bin"):
+            yield from self._by_stat(walk.with_stat(self._root, path))
+        for site in sites(self._root):
+            yield from self._by_name(walk.with_names(self._root, site))
+            for name in os.listdir(f"{self._root}/{site}"):  # noqa: PTH208
+                if name.endswith(".dist-info"):
+                    yield from self._by_stat(walk.with_stat(self._root, f"{site}/{name}"))
+
+    def _directories(self) -> Problems:
+        for block in walk.walk(self._root, walk.with_names):
+            known = self._known.get(block.path)
+            if known is not None and known.mtime_ns == block.mtime_ns and block.uids <= self._owners:
+                yield from self._by_name(block)
+            else:  # something came or went, perhaps bytecode: here, and only here, each file counts
+                yield from self._by_stat(walk.with_stat(self._root, block.path))
+
+    def _by_name(self, block: Block) -> Problems:
+        known = set(_rows(self._known[block.path].visible, slash=True)) if block.path in self._known else set()
+        now = set(block.text.split("\n")) if block.text else set()
+        self.names += len(now)
+        yield from self._came_and_went(block.path, known, now)
+
+    def _by_stat(self, block: Block) -> Problems:
+        known = self._known.get(block.path)
+        if known is None:
+            return  # its parent's block tells of it
+        text = block.text if block.path else _without_manifest(block.text)
+        self.names += text.count("\n") + 1
+        if text != known.visible:
+            then, now = _rows(known.visible), _rows(text)
+            yield from self._came_and_went(block.path, then.keys(), now.keys())
+            for name in then.keys() & now.keys():
+                if then[name] != now[name]:
+                    yield f"{_shown(block.path, name)} ({', '.join(_what(then[name], now[name]))})"
+        if not block.uids <= self._owners:
+            yield from self._foreign(block.path)
+
+    def _came_and_went(self, path: str, then: AbstractSet[str], now: AbstractSet[str]) -> Problems:
+        yield from (f"{_shown(path, name)} is gone" for name in sorted(then - now))
+        yield from (
+            f"{_shown(path, name)} was added" for name in sorted(now - then) if not is_bytecode(_shown(path, name))
+        )
+
+    def _foreign(self, path: str) -> Problems:
+        directory = Path(self._root, path)
+        for one in (directory, *sorted(directory.iterdir())):
+            uid = one.lstat().st_uid
+            if uid not in self._owners:
+                yield f"{one.relative_to(self._root)} belongs to uid {uid}"
+
+    def _contents(self) -> Problems:
+        found = compare(manifest.parse(self._data).entries, scan(Path(self._root)))
+        yield from (f"{walk.escaped(one.path)} ({', '.join(one.what)})" for one in found.differing)
+
+
+def _without_manifest(text: str) -> str:
+    return "\n".join([line for line in text.split("\n") if not line.endswith(f"\t{manifest.NAME}")])
+
+
+def _rows(text: str, *, slash: bool = False) -> dict[str, list[str]]:
+    """Return the fields of each line by the name in it, that of a directory with a slash if so wanted."""
+    rows = [line.split("\t") for line in text.split("\n")] if text else []
+    names = [fields[3 if len(fields) == 4 else 1] for fields in rows]
+    if slash:
+        names = [
+            f"{name}/" if _kind(fields) == stat.S_IFDIR else name for name, fields in zip(names, rows, strict=True)
+        ]
+    return dict(zip(names, rows, strict=True))
+
+
+def _kind(fields: list[str]) -> int:
+    return stat.S_IFMT(int(fields[0], 8))
+
+
+def _what(then: list[str], now: list[str]) -> Iterator[str]:
+    """Yield what differs between the fields of two lines."""
+    if _kind(then) != _kind(now):
+        yield "type"
+        return
+    labels = {4: ("mode", "size", "time"), 3: ("mode", "", "target")}.get(len(then), ("mode",))
+    yield from (label for label, before, after in zip(labels, then, now, strict=False) if before != after)
+
+
+def _shown(path: str, name: str) -> str:
+    name = name.rstrip("/")
+    return f"{walk.escaped(path)}/{name}" if path else name
