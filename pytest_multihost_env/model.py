@@ -215,17 +215,17 @@ class Checked:
 
     Attributes:
         tier: One of `TIERS`.
-        files: How many names in it were looked at.
-        seconds: How long it took.
+        entries: How many files, directories and symlinks in it were looked at.
+        seconds: How long it took, the look at its source included.
     """
 
     tier: str
-    files: int
+    entries: int
     seconds: float
 
     def __str__(self) -> str:
-        what = {METADATA: "package records", DIRECTORIES: "directory times", STAT: "stat walk", CONTENT: "content"}
-        return f"{what[self.tier]} of {self.files:,} files, {self.seconds:.2f} s"
+        how = {METADATA: "package records", DIRECTORIES: "directory times", STAT: "stat walk", CONTENT: "content"}
+        return f"{how[self.tier]}, {self.entries:,} entries in {self.seconds:.2f} s"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

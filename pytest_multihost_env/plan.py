@@ -121,6 +121,8 @@ class Plan:
         lines = []
         if generation := self.facts.generation:
             made = "reused" if generation.reused else f"built in {generation.seconds:.1f} s"
+            if generation.checked is not None:
+                made += f", checked by {generation.checked}"
             lines.append(f"environment {self._short(generation.path)} ({made}, from {self._short(self.facts.source)})")
             if generation.added:
                 lines.append(f"added to it: {_few(generation.added, 3)}")

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pytest_multihost_env.errors import UsageProblem
-from pytest_multihost_env.model import Generation
+from pytest_multihost_env.model import Checked, Generation
 
 ACTIVE = "MULTIHOST_ENV_ACTIVE"
 """Carries the generation from the process that provisioned it to the one that runs inside it."""
@@ -87,7 +87,9 @@ def active(environ: Mapping[str, str]) -> tuple[str, Generation | None]:
     try:
         fields = json.loads(text)
         source = str(fields.pop("source"))
+        checked = fields["checked"]
         fields |= {"path": Path(fields["path"]), "added": tuple(fields["added"])}
+        fields["checked"] = None if checked is None else Checked(**checked)
         return source, Generation(**fields)
     except (ValueError, TypeError, KeyError) as error:
         raise UsageProblem(

@@ -31,7 +31,7 @@ _PATH = click.Path(path_type=Path)
 @click.argument("target", required=False, type=_PATH)
 @click.option("--force", is_flag=True, help="Build anew, and put aside an environment at TARGET that is not ours.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done and write nothing.")
-@settings_options("python", "requirements")
+@settings_options("verify", "python", "requirements")
 @as_json
 @common
 def provision(
@@ -64,7 +64,7 @@ def provision(
 @click.option(
     "--shell", default="sh", metavar="NAME", help="sh, bash, dash, ksh, zsh, csh, tcsh, fish or nu; default sh."
 )
-@settings_options("python", "requirements")
+@settings_options("verify", "python", "requirements")
 @common
 def activate(source: Path | None, target: Path | None, *, shell: str, **given: Any) -> int:
     """Print shell code that activates the environment, which is made first when it does not stand yet.

@@ -56,6 +56,7 @@ class Settings:
     python: str | None
     requirements: tuple[Path, ...]
     setup: tuple[tuple[str, ...], ...]
+    verify: str
     hosts: str | None
     hostfile: Path | None
     launcher: str

@@ -6,6 +6,8 @@ import dataclasses
 import keyword
 from typing import Final, Literal
 
+from pytest_multihost_env.model import STAT, TIERS
+
 Kind = Literal["str", "path", "paths", "int", "seconds", "bool", "list", "args", "commands"]
 
 ALL_PROFILES: Final = ("tenstorrent", "torch", "mpi", "ci")
@@ -104,6 +106,15 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         default=(),
         everywhere=False,
         only_file=True,
+    ),
+    Setting(
+        "verify",
+        "str",
+        "how closely source and environment are looked at before the environment is used again: metadata (package "
+        "records), directories (their times), stat (size and time of every file), content (every byte)",
+        default=STAT,
+        metavar="TIER",
+        choices=TIERS,
     ),
     Setting(
         "hosts", "str", "hosts and slots, as in node[01-04]:8,gpu1:4; default: PBS, Slurm, this machine", metavar="SET"

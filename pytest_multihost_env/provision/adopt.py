@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import dataclasses
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from pytest_multihost_env import files
-from pytest_multihost_env.model import Generation
+from pytest_multihost_env.model import Checked, Generation
 from pytest_multihost_env.provision import abi, manifest
 from pytest_multihost_env.provision.publish import Ready, Slot
 from pytest_multihost_env.provision.target import trusted_owner, trusted_path
@@ -16,11 +17,15 @@ class Damaged(Exception):
     """The environment that stands is not what was published; another has to be made."""
 
 
-def adopt(slot: Slot, ready: Ready, key: str, owners: Collection[int]) -> Generation:
-    """Return the environment that `ready` names, after the quick checks.
+Look = Callable[[Path, bytes], Checked]
+"""`look(env, manifest)` looks at a published environment and says how; or raises `Damaged`."""
+
+
+def adopt(slot: Slot, ready: Ready, key: str, owners: Collection[int], look: Look | None = None) -> Generation:
+    """Return the environment that `ready` names, after the quick checks, and those of `look`.
 
     Raises:
-        Damaged: Its manifest or its interpreter is not what was published, or it was moved.
+        Damaged: Its manifest or its interpreter is not what was published, it was moved, or `look` says so.
         NotReady: Somebody else could have written it, or this host cannot run it.
     """
     path = slot.attempts / ready.attempt
@@ -51,7 +56,7 @@ def adopt(slot: Slot, ready: Ready, key: str, owners: Collection[int]) -> Genera
         facts=header.facts,
     )
     _check_python(generation, owners)
-    return generation
+    return generation if look is None else dataclasses.replace(generation, checked=look(path, data))
 
 
 def is_relocated(header: manifest.Header, path: Path) -> bool:

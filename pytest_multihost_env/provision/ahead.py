@@ -6,8 +6,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from pytest_multihost_env import process
 from pytest_multihost_env.provision import walk
@@ -39,12 +37,8 @@ class Ahead:
         except ValueError:
             return None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """End it, wanted or not."""
         if self._child is not None:
             self._child.kill()
             if self._child.stdout is not None:

@@ -15,9 +15,10 @@ from pytest_multihost_env.protocols import Work
 from pytest_multihost_env.provision import actor, manifest, publish, target
 from pytest_multihost_env.provision.actor import Actor
 from pytest_multihost_env.provision.adopt import adopt
-from pytest_multihost_env.provision.job import Job, key_of
+from pytest_multihost_env.provision.job import Job, conditions, key_of
 from pytest_multihost_env.provision.lease import Lease
 from pytest_multihost_env.provision.publish import Ready, Slot
+from pytest_multihost_env.provision.reuse import fingerprints
 from pytest_multihost_env.provision.scan import scan
 from pytest_multihost_env.provision.target import Amount, Place
 
@@ -75,7 +76,9 @@ def _publish(job: Job, attempt: Path, digest: str, me: Actor) -> Ready:
 def _make(job: Job, attempt: Path, me: Actor, amount: Amount) -> tuple[str, manifest.Header]:
     """Build at `attempt` and return the manifest's digest and header."""
     work = Work(job.notify, job.progress, files=amount.files, size=amount.size)
+    origin = fingerprints(job.recipe.builder, job.place.source)
     job.recipe.builder.build(job.place.source, attempt, work)
+    origin |= fingerprints(job.recipe.builder, job.place.source, read=dict(work.read))
     added = job.recipe.finish(attempt, job.place.source, work)
     if key_of(job.place, job.recipe) != job.key:
         raise NotReady(
@@ -93,6 +96,8 @@ def _make(job: Job, attempt: Path, me: Actor, amount: Amount) -> tuple[str, mani
         added=added,
         facts=work.facts,
         notes=tuple(work.notes),
+        origin=origin,
+        conditions=conditions(job.recipe),
     )
     data = manifest.render(header, scan(attempt, work.read))
     files.write_new(attempt / manifest.NAME, data, 0o444)

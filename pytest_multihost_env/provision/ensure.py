@@ -24,9 +24,10 @@ from pytest_multihost_env.provision import recipe as recipes
 from pytest_multihost_env.provision.adopt import Damaged
 from pytest_multihost_env.provision.build import build
 from pytest_multihost_env.provision.election import Chair
-from pytest_multihost_env.provision.job import Job, Notify, ProvisionRequest, key_of
+from pytest_multihost_env.provision.job import Job, Notify, ProvisionRequest
 from pytest_multihost_env.provision.lease import Lease
 from pytest_multihost_env.provision.recipe import Recipe
+from pytest_multihost_env.provision.reuse import Reuse
 from pytest_multihost_env.provision.waiting import Waiting
 
 _DOUBT = 5.0
@@ -94,16 +95,17 @@ def _look(
         recipes.choose(place.source, [recipe.builder])
     else:
         recipe = recipes.standard(place.source, request, how)
-    key = key_of(place, recipe)
-    number = publish.newest(place, key)
-    job = Job(request, recipe, place, key, publish.slot(place, key, number or 0), notify, progress, began)
-    if number is None:
-        return job, None
-    try:
-        if not request.force:
-            return job, job.adopted()
-    except Damaged as damage:
-        notify(f"{damage}; another is made")
+    with Reuse(place, recipe, request) as reuse:
+        key = reuse.key()
+        number = publish.newest(place, key)
+        job = Job(request, recipe, place, key, publish.slot(place, key, number or 0), notify, progress, began)
+        if number is None:
+            return job, None
+        try:
+            if not request.force:
+                return job, job.adopted(reuse.look)
+        except Damaged as damage:
+            notify(f"{damage}; another is made")
     return dataclasses.replace(job, slot=publish.slot(place, key, number + 1)), None
 
 

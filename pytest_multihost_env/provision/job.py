@@ -7,15 +7,15 @@ import hashlib
 import json
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest_multihost_env
 from pytest_multihost_env.config import Settings
-from pytest_multihost_env.model import Generation
+from pytest_multihost_env.model import STAT, Generation
 from pytest_multihost_env.protocols import Progress
 from pytest_multihost_env.provision import manifest
-from pytest_multihost_env.provision.adopt import adopt
+from pytest_multihost_env.provision.adopt import Look, adopt
 from pytest_multihost_env.provision.publish import Slot
 from pytest_multihost_env.provision.recipe import Recipe
 from pytest_multihost_env.provision.target import Amount, Place
@@ -40,6 +40,7 @@ class ProvisionRequest:
         requirements: Requirements files that are installed on top, without what they require.
         setup: Commands that are run in the environment before it is proven.
         directory: Where they run; None: where the source is.
+        verify: How closely what stands is looked at before it is used again: one of `model.TIERS`.
     """
 
     source: Path
@@ -54,6 +55,7 @@ class ProvisionRequest:
     requirements: tuple[Path, ...] = ()
     setup: tuple[tuple[str, ...], ...] = ()
     directory: Path | None = None
+    verify: str = STAT
 
     @classmethod
     def from_settings(cls, settings: Settings, *, force: bool = False) -> ProvisionRequest:
@@ -67,6 +69,7 @@ class ProvisionRequest:
             requirements=settings.requirements,
             setup=settings.setup,
             directory=settings.rootdir,
+            verify=settings.verify,
         )
 
 
@@ -84,23 +87,31 @@ class Job:
     began: float
     amount: Amount | None = None
 
-    def adopted(self) -> Generation | None:
-        """Return what stands, or None while nothing does."""
+    def adopted(self, look: Look | None = None) -> Generation | None:
+        """Return what stands, which `look` finds good, or None while nothing does."""
         ready = self.slot.ready()
         if ready is None:
             return None
-        generation = adopt(self.slot, ready, self.key, self.request.owners)
+        generation = adopt(self.slot, ready, self.key, self.request.owners, look)
         return dataclasses.replace(generation, seconds=time.monotonic() - self.began)
 
 
 def key_of(place: Place, recipe: Recipe) -> str:
     """Return the fingerprint of what `recipe` makes for `place` on this kind of machine."""
+    return _digest({"source": recipe.builder.fingerprint(place.source), "conditions": conditions(recipe)})[:20]
+
+
+def conditions(recipe: Recipe) -> str:
+    """Return the fingerprint of all that decides, besides the source, what `recipe` makes on this kind of machine."""
     parts = {
-        "source": recipe.builder.fingerprint(place.source),
         "builder": recipe.builder.name,
         "options": recipe.options,
         "platform": [platform.system(), platform.machine(), *platform.libc_ver()],
         "tool": pytest_multihost_env.__version__,
         "manifest": manifest.FORMAT,
     }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
+    return _digest(parts)
+
+
+def _digest(parts: Mapping[str, object]) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -47,7 +47,7 @@ def check(
         Damaged: Something is not as it was published; it is named, and what about it.
         OSError: Something cannot be read.
     """
-    began = time.perf_counter()
+    began = time.monotonic()
     look = _Look(path, data, {0, os.geteuid(), *owners})
     try:
         problems = list(itertools.islice(look.problems(tier, blocks), _FEW + 1))
@@ -58,12 +58,12 @@ def check(
     if problems:
         more = "" if len(problems) <= _FEW else ", and there is more"
         raise Damaged(f"{path} is not as it was published: {', '.join(problems[:_FEW])}{more}")
-    return Checked(tier, look.names, time.perf_counter() - began)
+    return Checked(tier, look.entries, time.monotonic() - began)
 
 
 class _Look:
     def __init__(self, path: Path, data: bytes, owners: AbstractSet[int]) -> None:
-        self.names = 0
+        self.entries = 0
         self._root = str(path)
         self._data = data
         self._owners = owners
@@ -106,7 +106,7 @@ class _Look:
     def _by_name(self, block: Block) -> Problems:
         known = set(_rows(self._known[block.path].visible, slash=True)) if block.path in self._known else set()
         now = set(block.text.split("\n")) if block.text else set()
-        self.names += len(now)
+        self.entries += len(now)
         yield from self._came_and_went(block.path, known, now)
 
     def _by_stat(self, block: Block) -> Problems:
@@ -114,7 +114,7 @@ class _Look:
         if known is None:
             return  # its parent's block tells of it
         text = block.text if block.path else _without_manifest(block.text)
-        self.names += text.count("\n") + 1
+        self.entries += text.count("\n") + 1
         if text != known.visible:
             then, now = _rows(known.visible), _rows(text)
             yield from self._came_and_went(block.path, then.keys(), now.keys())

@@ -104,7 +104,7 @@ def is_bytecode(name: str) -> bool:
 
 
 def _listed(root: str, path: str, *, bytecode: bool) -> Block:
-    descriptor = os.open(f"{root}/{path}", _OPEN if path else _OPEN & ~os.O_NOFOLLOW)
+    descriptor = _open(root, path)
     try:
         top = os.stat(descriptor)  # noqa: PTH116 - by descriptor: one name is looked up, not the whole path
         names = sorted(os.listdir(descriptor))  # noqa: PTH208
@@ -136,6 +136,10 @@ def _listed(root: str, path: str, *, bytecode: bool) -> Block:
         os.close(descriptor)
 
 
+def _open(root: str, path: str) -> int:
+    return os.open(f"{root}/{path}", _OPEN) if path else os.open(root, _OPEN & ~os.O_NOFOLLOW)
+
+
 def with_names(root: str, path: str) -> Block:
     """List only the names in a directory, those of directories with a slash: one stat(2) for all of them."""
     return _named(root, path, bytecode=True)
@@ -147,7 +151,7 @@ def names_without_bytecode(root: str, path: str) -> Block:
 
 
 def _named(root: str, path: str, *, bytecode: bool) -> Block:
-    descriptor = os.open(f"{root}/{path}", _OPEN if path else _OPEN & ~os.O_NOFOLLOW)
+    descriptor = _open(root, path)
     try:
         top = os.stat(descriptor)  # noqa: PTH116
         names: list[str] = []
