@@ -15,7 +15,13 @@ from pytest_multihost_env.provision.manifest import DIRECTORY, FILE, LINK, NAME,
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def scan(root: Path, read: Mapping[str, ReadFile] | None = None, *, contents: bool = True) -> Iterator[Entry]:
+OTHER = "other"
+"""The type of what a manifest never lists: a device, a FIFO, a socket."""
+
+
+def scan(
+    root: Path, read: Mapping[str, ReadFile] | None = None, *, contents: bool = True, strict: bool = True
+) -> Iterator[Entry]:
     """Yield what is below `root`: each directory's names in order, then what is in its directories.
 
     The manifest itself is left out.
@@ -24,9 +30,10 @@ def scan(root: Path, read: Mapping[str, ReadFile] | None = None, *, contents: bo
         root: The environment.
         read: Files that were read already, by path: as long as inode, size and time are those, so is the digest.
         contents: Tell each file's digest; else that is "".
+        strict: What is neither file, directory nor symlink is an error; else it is told as `OTHER`.
 
     Raises:
-        NotReady: There is something that is neither file, directory nor symlink.
+        NotReady: There is such a thing.
         OSError: Something cannot be read.
     """
     known: Mapping[str, ReadFile] = read or {}
@@ -36,6 +43,9 @@ def scan(root: Path, read: Mapping[str, ReadFile] | None = None, *, contents: bo
         found = list(_directory(str(root), directory))
         below += [entry.path for entry, _ in reversed(found) if entry.type == DIRECTORY]
         for entry, inode in found:
+            if entry.type == OTHER and strict:
+                what = "is neither a file, a directory nor a symlink"
+                raise NotReady(f"{root}/{entry.path} {what}", hint="remove it from SOURCE")
             if entry.type == FILE and contents:
                 yield entry._replace(content=_digest(root, entry, inode, known))
             else:
@@ -69,8 +79,6 @@ def _directory(root: str, below: str) -> Iterator[tuple[Entry, int]]:
                     text = os.readlink(name, dir_fd=descriptor)
                     yield Entry(path, LINK, content=text), status.st_ino
                 case _:
-                    raise NotReady(
-                        f"{root}/{path} is neither a file, a directory nor a symlink", hint="remove it from SOURCE"
-                    )
+                    yield Entry(path, OTHER, mode), status.st_ino
     finally:
         os.close(descriptor)

@@ -138,7 +138,7 @@ class _Look:
                 yield f"{one.relative_to(self._root)} belongs to uid {uid}"
 
     def _contents(self) -> Problems:
-        found = compare(manifest.parse(self._data).entries, scan(Path(self._root)))
+        found = compare(manifest.parse(self._data).entries, scan(Path(self._root), strict=False))
         yield from (f"{walk.escaped(one.path)} ({', '.join(one.what)})" for one in found.differing)
 
 
