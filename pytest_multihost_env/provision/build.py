@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest_multihost_env
 from pytest_multihost_env import files
-from pytest_multihost_env.errors import MultihostError, NotReady
+from pytest_multihost_env.errors import MultihostError, NotReady, Passing
 from pytest_multihost_env.model import Generation
 from pytest_multihost_env.protocols import Work
-from pytest_multihost_env.provision import actor, manifest, publish, target
+from pytest_multihost_env.provision import actor, failures, manifest, publish, target
 from pytest_multihost_env.provision.actor import Actor
 from pytest_multihost_env.provision.adopt import adopt
 from pytest_multihost_env.provision.job import Job, conditions, key_of
@@ -46,7 +46,7 @@ def build(job: Job, lease: Lease) -> Generation:
         if done is not None:
             return done
         problem = _explained(error, job.place)
-        job.slot.fail(attempt, problem, me)
+        failures.record(job.slot.path, attempt, problem, me, repeats=failures.repeats(error))
         raise problem from error
     if ready.attempt != attempt.name:
         job.slot.discard(attempt)
@@ -81,7 +81,7 @@ def _make(job: Job, attempt: Path, me: Actor, amount: Amount) -> tuple[str, mani
     origin |= fingerprints(job.recipe.builder, job.place.source, read=dict(work.read))
     added = job.recipe.finish(attempt, job.place.source, work)
     if key_of(job.place, job.recipe) != job.key:
-        raise NotReady(
+        raise Passing(
             f"{job.place.source} was changed while it was copied",
             hint="let what writes to it finish, and provision again",
         )

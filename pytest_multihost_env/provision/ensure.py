@@ -19,7 +19,7 @@ from types import FrameType
 from pytest_multihost_env.errors import NotReady
 from pytest_multihost_env.model import Generation
 from pytest_multihost_env.protocols import Builder, Progress, Silent
-from pytest_multihost_env.provision import publish, target
+from pytest_multihost_env.provision import failures, publish, target
 from pytest_multihost_env.provision import recipe as recipes
 from pytest_multihost_env.provision.adopt import Damaged
 from pytest_multihost_env.provision.build import build
@@ -126,7 +126,11 @@ def _contend(job: Job) -> Generation:
 
 
 def _until_done(job: Job, chair: Chair, lease: Lease) -> Generation:
-    old_failures = job.slot.failures()  # of earlier runs: they do not keep this one from trying
+    listing = job.slot.names()
+    told = None if job.request.force else failures.recent(job.slot.path, listing)
+    if told is not None and job.adopted() is None:
+        raise told
+    old_failures = failures.names(listing)  # of earlier runs: they do not keep this one from trying
     waiting = Waiting(job.place.target, lease, job.request.timeout, job.notify)
     doubt = _Doubt(job.notify)
     while True:
@@ -148,7 +152,7 @@ def _outcome(job: Job, old_failures: frozenset[str]) -> Generation | None:
     done = job.adopted()
     if done is None:
         for name in sorted(job.slot.failures() - old_failures):
-            raise job.slot.failure(name)
+            raise failures.read(job.slot.path, name).error
     return done
 
 

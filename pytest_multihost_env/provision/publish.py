@@ -22,14 +22,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pytest_multihost_env import files
-from pytest_multihost_env.errors import MultihostError, NotReady
-from pytest_multihost_env.provision import actor
+from pytest_multihost_env.errors import NotReady
+from pytest_multihost_env.provision import actor, failures
 from pytest_multihost_env.provision.actor import Actor
 from pytest_multihost_env.provision.lease import Sighting
 from pytest_multihost_env.provision.target import Place
 
 READY = "READY"
-_FAIL = "FAIL-"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -130,33 +129,9 @@ class Slot:
         files.publish_once(self.path / READY, _dump(record))
         return read_ready(self.path)
 
-    def fail(self, attempt: Path, error: MultihostError, builder: Actor) -> None:
-        """Leave a record of why `attempt` failed, if the file system still takes one."""
-        text = {"what": error.what, "where": error.where, "expected": error.expected, "hint": error.hint}
-        record = {"builder": dataclasses.asdict(builder), "error": text}
-        with contextlib.suppress(OSError):
-            temporary = self.path / f".{attempt.name}"
-            files.write_new(temporary, _dump(record))
-            temporary.rename(self.path / f"{_FAIL}{attempt.name}")
-
     def failures(self) -> frozenset[str]:
         """Return the names of the records of failed builds."""
-        return frozenset(name for name in self.names() if name.startswith(_FAIL))
-
-    def failure(self, name: str) -> NotReady:
-        """Return what the build that left the record `name` said."""
-        try:
-            record = json.loads(files.read_record(self.path / name).data)
-            builder = actor.parse(record["builder"])
-            text: Mapping[str, str | None] = record["error"]
-            return NotReady(
-                f"the build on {builder} failed: {text['what']}",
-                where=text["where"],
-                expected=text["expected"],
-                hint=text["hint"],
-            )
-        except (OSError, ValueError, KeyError, TypeError):
-            return NotReady("a build on another host failed", where=str(self.path / name))
+        return failures.names(self.names())
 
     def discard(self, attempt: Path) -> None:
         """Delete an attempt that did not win, and then its record."""
