@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import NoReturn
 
 from pytest_multihost_env import environ, hosts, probe, process, registry
+from pytest_multihost_env.check.doctor.case import Case
 from pytest_multihost_env.config import Settings, binding, dotenv
 from pytest_multihost_env.errors import LaunchFailed, MultihostError, UsageProblem
 from pytest_multihost_env.launch.job import Job, Program
 from pytest_multihost_env.launch.select import Search, choose
+from pytest_multihost_env.launch.talk import Talk
 from pytest_multihost_env.model import Allocation, Completed, Generation, Place, Placement, RankEnv, Shape
 from pytest_multihost_env.placement import place
 from pytest_multihost_env.probe import Facts
@@ -246,20 +248,7 @@ class Plan:
         output = dict.fromkeys(places, "")
         answers: dict[int, Completed] = {}
         for spot in places.values():
-            first = next((one for one in self._everyone if one.host == spot.host), spot)
-            job.send(
-                spot.rank,
-                {
-                    "t": "start",
-                    "argv": list(argv),
-                    "env": self.rank_env(first, len(self._everyone)).changes,
-                    "keep": list(environ.LAUNCHER_OWNED),
-                    "cwd": "/",
-                    "stdin": stdin,
-                    "stream": True,
-                    "split": True,
-                },
-            )
+            job.send(spot.rank, {**self._order(argv, spot), "stdin": stdin})
         end = time.monotonic() + timeout
         while len(answers) < len(places) and time.monotonic() < end:
             for rank, message in job.poll(end - time.monotonic()):
@@ -275,12 +264,50 @@ class Plan:
             answers.setdefault(rank, Completed(spot.host, None, output[rank], "", error=late))
         return {places[rank].host: answers[rank] for rank in sorted(answers)}
 
+    def _order(self, argv: tuple[str, ...], spot: Place) -> dict[str, object]:
+        """Return what the supervisor of a place is told to run, in the environment of its host's first rank."""
+        first = next((one for one in self._everyone if one.host == spot.host), spot)
+        return {
+            "t": "start",
+            "argv": list(argv),
+            "env": self.rank_env(first, len(self._everyone)).changes,
+            "keep": list(environ.LAUNCHER_OWNED),
+            "cwd": "/",
+            "stream": True,
+            "split": True,
+        }
+
+    def talk(self, argv: tuple[str, ...]) -> Talk:
+        """Start a program on every host that can be reached, to be asked in turns; `{channel}` becomes its channel."""
+        names, silent = self.allocation.names, {}
+        try:
+            job: Job | None = self.start(_one_each(names))
+        except LaunchFailed as error:
+            nothing = (str(self.facts.python), "-c", "pass")
+            answers = {name: self._on_host(name, nothing, "", HOST_LIMIT) for name in names} if len(names) > 1 else {}
+            silent = {name: done.error for name, done in answers.items() if done.error} or dict.fromkeys(
+                names, str(error)
+            )
+            well = tuple(name for name in names if name not in silent)
+            job = self.start(_one_each(well)) if well else None
+        return Talk(job, lambda spot: self._order(argv, spot), silent)
+
     def ask(self, request: Mapping[str, object]) -> dict[str, Completed]:
         """Have every host of the job take the snapshot that `request` describes (`check.values.request`)."""
         from pytest_multihost_env.check.values import command
 
         asked = command(self.facts.python, request)
         return self.on_every_host(asked.argv, asked.stdin or "")
+
+    def case(self) -> Case:
+        """Return the job as the doctor sees it."""
+        return Case(
+            hosts=self.allocation.names,
+            target=self.settings.target,
+            python=self.facts.python,
+            launcher=self._launcher_text,
+            run=lambda argv: self.on_every_host(argv, "", timeout=30.0),
+        )
 
     def why_not(self, error: LaunchFailed) -> LaunchFailed:
         """Return `error` with the hosts that cannot start even one rank named first."""

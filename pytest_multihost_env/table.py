@@ -8,11 +8,20 @@ import io
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Cell:
-    """A cell's text.  `odd` marks what a reader should look at first, in colour and, for all, with `mark`."""
+    """A cell's text.
+
+    `odd` marks what a reader should look at first, in colour and, for all, with `mark`; `mild`: it can wait.
+    """
 
     text: str
     odd: bool = False
     mark: str = "!= "
+    mild: bool = False
+
+    @property
+    def style(self) -> str:
+        """How rich shows it."""
+        return ("yellow" if self.mild else "bold red") if self.odd else ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -53,9 +62,7 @@ def render(table: Table, look: Look = PLAIN) -> str:
     for row in table.rows:
         cells = [cell if isinstance(cell, Cell) else Cell(cell) for cell in row]
         texts = [(cell.mark if cell.odd else "") + fitted(cell.text, look.encoding) for cell in cells]
-        shown.add_row(
-            *(Text(text, style="bold red" if cell.odd else "") for text, cell in zip(texts, cells, strict=True))
-        )
+        shown.add_row(*(Text(text, style=cell.style) for text, cell in zip(texts, cells, strict=True)))
     out = io.StringIO()
     console = Console(
         file=out,

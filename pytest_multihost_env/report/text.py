@@ -5,6 +5,7 @@ Every function takes a `Look`: plain text of 100 columns unless a terminal is to
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Protocol, TextIO
 
@@ -33,6 +34,44 @@ class Found(Protocol):
     @property
     def remedy(self) -> str:
         """What to do about it, a line for each thing."""
+        ...
+
+
+class Complaint(Protocol):
+    """Something that the doctor found and that is not as it should be (`check.doctor.finding.Finding`)."""
+
+    @property
+    def verdict(self) -> str:
+        """`warning` or `error`."""
+        ...
+
+    @property
+    def sentence(self) -> str:
+        """What it means."""
+        ...
+
+    @property
+    def remedy(self) -> str:
+        """What to do about it; "" when nobody knows."""
+        ...
+
+
+class Examined(Protocol):
+    """What the doctor found (`check.doctor.finding.Report`)."""
+
+    @property
+    def table(self) -> Table:
+        """Question by host."""
+        ...
+
+    @property
+    def complaints(self) -> Sequence[Complaint]:
+        """What is not as it should be, errors first."""
+        ...
+
+    @property
+    def summary(self) -> str:
+        """All of it in one sentence."""
         ...
 
 
@@ -69,6 +108,22 @@ def _check(found: Found, good: str, look: Look) -> str:
     ]
     # What `render` returns is fitted already, and its colours are not to be escaped.
     return "\n\n".join([parts[0], *(fitted(part, look.encoding) for part in parts[1:] if part)])
+
+
+def examined(report: Examined, look: Look = PLAIN) -> str:
+    """Tell what the doctor found: the table, then each complaint with its remedy, then the whole in one sentence."""
+    said = dict.fromkeys((one.verdict, one.sentence, one.remedy) for one in report.complaints)
+    blocks = []
+    for verdict, sentence, remedy in said:
+        text = f"{verdict}: {sentence}" + (f"\nremedy: {remedy}" if remedy else "")
+        blocks.append("\n".join(_wrapped(line, look.width) for line in text.splitlines()))
+    return "\n\n".join(
+        [render(report.table, look), *(fitted(part, look.encoding) for part in [*blocks, report.summary])]
+    )
+
+
+def _wrapped(line: str, width: int) -> str:
+    return textwrap.fill(line, max(width, 40), subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def hosts(allocation: Allocation, look: Look = PLAIN) -> str:
