@@ -16,7 +16,7 @@ _NUMBERED = re.compile(r"(.*?)(\d+)(\D*)", re.DOTALL)
 class Line:
     """One row before folding: its labels, each host's text, and the hosts whose text is odd."""
 
-    labels: tuple[Cell | str, ...]
+    labels: tuple[str, ...]
     cells: Mapping[str, str]
     odd: frozenset[str] = frozenset()
 
@@ -49,12 +49,8 @@ def _written(head: str, tail: str, width: int, numbers: set[int]) -> str:
     return f"{head}[{inside}]{tail}" if len(numbers) > 1 else f"{head}{inside}{tail}"
 
 
-def grid(
-    labels: Sequence[str], lines: Sequence[Line], hosts: Sequence[str], caption: str = "", mark: str = "!= "
-) -> Table:
+def grid(labels: Sequence[str], lines: Sequence[Line], hosts: Sequence[str], caption: str = "") -> Table:
     """Return the lines as a table with a column for each group of hosts that agree in every line.
-
-    What is odd carries `mark`.
 
     Past six groups the last ones are left out of the table, and the caption says so.
     """
@@ -70,5 +66,5 @@ def grid(
         caption = "\n".join(filter(None, [caption, f"not shown here, for width: {left}"]))
     rows: list[tuple[Cell | str, ...]] = []
     for index, line in enumerate(lines):
-        rows.append((*line.labels, *(Cell(*key[index], mark=mark) for key, _ in shown)))
+        rows.append((*line.labels, *(Cell(*key[index]) for key, _ in shown)))
     return Table((*labels, *(fold(members) for _, members in shown)), tuple(rows), caption)

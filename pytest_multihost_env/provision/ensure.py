@@ -61,6 +61,7 @@ def ensure(
             target.trusted_path(target.nearest(job.place.target.parent), request.owners)
             if not job.slot.names():
                 job = dataclasses.replace(job, amount=target.require_space(job.place))
+                target.require_publishing(job.place)
             stands = _contend(job)
     except OSError as error:
         raise NotReady(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import errno
 import os
+import shlex
 import stat
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from pytest_multihost_env import files
+from pytest_multihost_env import files, filesystem
 from pytest_multihost_env.errors import NotReady, UsageProblem
 
 PROTOCOL = "v1"
@@ -169,6 +170,22 @@ def require_space(place: Place, amount: Amount | None = None) -> Amount:
             hint="free some space, or name a target on another file system",
         )
     return amount
+
+
+def require_publishing(place: Place) -> None:
+    """Check that a name can be made once on the target's file system: hours of building must not end with a refusal.
+
+    Raises:
+        NotReady: It cannot.
+    """
+    where = nearest(place.target.parent)
+    if why := filesystem.unfit(where):
+        raise NotReady(
+            f"no environment can be published at {place.target}: {why}",
+            where=f"mount {filesystem.mount_of(where)}",
+            expected="a file system on which a hard link or a symlink refuses a name that is taken",
+            hint=f"name a target on another one; `multihost-env doctor --fs {shlex.quote(str(where))}` says more",
+        )
 
 
 def _amount(path: Path) -> Amount:

@@ -15,7 +15,7 @@ from pytest_multihost_env.cli.provisioning import failing_code
 from pytest_multihost_env.cli.state import in_our_words, project_of
 from pytest_multihost_env.config.table import SETTINGS
 
-PARTS = ["activate", "check", "demo", "env", "hosts", "plan", "provision", "verify"]
+PARTS = ["activate", "check", "demo", "doctor", "env", "hosts", "plan", "provision", "verify"]
 
 
 @pytest.fixture(autouse=True)
@@ -70,6 +70,11 @@ def test_options_that_are_settings_have_the_words_of_the_table() -> None:
         (["verify"], 3, "is not an environment"),
         (["env", "--rank", "99", "--hosts", "localhost:2"], 2, "0 to 1"),
         (["env", "--host", "n7", "--hosts", "n1:2,n2:2"], 2, "n1, n2"),
+        (["doctor", "--fs", "no such"], 2, "no such does not exist"),
+        (["doctor", "--fs", "/dev/null"], 2, "/dev/null is not a directory"),
+        (["doctor", "--fs", ".", "--patience", "0"], 2, "--patience"),
+        (["doctor", "--launcher", "nothing", "--fs", "."], 2, "where: --launcher"),
+        (["doctor", "--hosts", "n1:x"], 2, "option --hosts"),
         (["check", "--require", "=="], 2, "--require"),
         (["check", "--manifest", "none.txt"], 2, "none.txt"),
     ],

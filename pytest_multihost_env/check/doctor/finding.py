@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 
-from pytest_multihost_env.check.grid import Line, fold, grid
+from pytest_multihost_env.check.grid import fold
 from pytest_multihost_env.table import Cell, Table
 
 OK, WARNING, ERROR = "ok", "warning", "error"
@@ -100,9 +100,24 @@ class Report:
 
     @property
     def table(self) -> Table:
-        """Question by host; hosts that agree in everything share a column."""
-        lines = [Line((_mark(one.verdict), one.question), one.answers, frozenset(one.odd)) for one in self.findings]
-        return grid(("", ""), lines, self.hosts, mark="! ")
+        """A row for each question; where hosts differ, a row for each answer, and who gives it."""
+        rows = [row for one in self.findings for row in self._rows(one)]
+        columns = ("", "", fold(self.hosts), "")
+        if not any(row[-1] for row in rows):
+            return Table(columns[:-1], tuple(row[:-1] for row in rows))
+        return Table(columns, tuple(rows))
+
+    def _rows(self, one: Finding) -> list[tuple[Cell | str, ...]]:
+        groups: dict[tuple[bool, str], list[str]] = {}
+        for host, answer in one.answers.items():
+            groups.setdefault((host not in one.odd, answer), []).append(host)
+        rows: list[tuple[Cell | str, ...]] = []
+        for (good, answer), hosts in sorted(groups.items(), key=lambda item: item[0][0]):  # what is odd comes first
+            verdict = OK if good else one.verdict
+            cell = Cell(answer, odd=not good, mark="", mild=verdict == WARNING)
+            who = "" if len(hosts) == len(self.hosts) else fold(hosts)
+            rows.append((_mark(verdict), "" if rows else one.question, cell, who))
+        return rows
 
 
 def _mark(verdict: str) -> Cell:

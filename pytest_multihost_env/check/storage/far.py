@@ -43,7 +43,7 @@ class Visitor:
         """Make this host's part, and find out what it can by itself."""
         directory = Path(question["directory"])
         self._work, self._mine = directory / question["name"], directory / question["name"] / question["me"]
-        found: Answer = {"uid": os.geteuid(), "mount": _mount(directory)}
+        found: Answer = {"uid": os.geteuid(), "directory": os.path.realpath(directory), "mount": _mount(directory)}
         try:
             if not directory.is_dir():
                 raise OSError(errno.ENOTDIR if directory.exists() else errno.ENOENT, "", str(directory))

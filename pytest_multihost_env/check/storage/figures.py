@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterator, Mapping
 
@@ -13,6 +14,9 @@ ROOM, FILES = 2 << 30, 50_000
 
 SLOW = 5_000.0
 """µs for one call after which making an environment is a matter of minutes."""
+
+_SPREAD, _FAST = 4.0, 500.0
+"""Hosts that differ by no more than this factor are one; a host is not slow by under so many µs."""
 
 _TELLING = [
     "ro",
@@ -50,7 +54,8 @@ def mounts(alone: Answers) -> Iterator[Finding]:
 def _mount(answer: Answer) -> str:
     mount = answer["mount"]
     told = [option for option in mount["options"] if option.partition("=")[0] in _TELLING]
-    return f"{mount['kind']} at {mount['point']}" + (f" ({','.join(told)})" if told else "")
+    where = "mounted here" if mount["point"] == answer["directory"] else f"at {mount['point']}"
+    return f"{mount['kind']}, {where}" + (f" ({','.join(told)})" if told else "")
 
 
 def findings(able: Answers) -> Iterator[Finding]:
@@ -73,7 +78,7 @@ def _room(able: Answers) -> Finding:
         "space",
         "free for this user",
         answers,
-        "{hosts} have little room here: an environment with a deep-learning framework needs 5 GiB and 41,000 files",
+        "there is little room on {hosts}: an environment with a deep-learning framework needs 5 GiB and 41,000 files",
         "free some space, or choose a directory on another file system",
     )
 
@@ -103,11 +108,12 @@ def _times(able: Answers) -> Finding:
     """Say how long a call takes, in one text for all hosts but for those that are much slower than the others."""
     worst = {host: max(answer["latency"].values()) for host, answer in able.items()}
     usual = statistics.median(worst.values())
-    alike = {host: able[host]["latency"] for host in able if worst[host] <= max(5 * usual, 500.0)}
+    alike = [host for host in able if usual / _SPREAD <= worst[host] <= usual * _SPREAD]
+    common = _spans([able[host]["latency"] for host in alike])
     answers = {}
-    for host in able:
-        text = _spans(list(alike.values()) if host in alike else [able[host]["latency"]])
-        answers[host] = (WARNING if worst[host] > SLOW or host not in alike else OK, text)
+    for host, longest in worst.items():
+        late = longest > SLOW or longest > max(_SPREAD * usual, _FAST)
+        answers[host] = (WARNING if late else OK, common if host in alike else _spans([able[host]["latency"]]))
     minutes = 41_000 * max(worst.values()) * 2 / 60e6
     return finding(
         "latency",
@@ -143,13 +149,17 @@ def _size(number: float) -> str:
 
 def _number(number: float) -> str:
     """Return two digits of it, which is all that is known."""
+    if number >= 100:
+        step = 10 ** (math.floor(math.log10(number)) - 1)
+        number = round(number / step) * step
     for power, unit in ((1e9, " G"), (1e6, " M")):
         if number >= power:
-            return f"{number / power:.2g}{unit}" if number < 10 * power else f"{number / power:.0f}{unit}"
-    if number >= 100:
-        digits = 10 ** (len(str(int(number))) - 2)
-        return f"{int(number // digits) * digits:,}"
-    return f"{number:.2g}" if number >= 1 else f"{number:.1f}"
+            return _digits(number / power) + unit
+    return _digits(number)
+
+
+def _digits(number: float) -> str:
+    return f"{number:,.0f}" if number >= 9.95 else f"{number:.1f}"
 
 
 def counted(number: int, thing: str) -> str:

@@ -39,7 +39,7 @@ ELSEWHERE = "choose a directory on another file system"
 RULES = (
     Rule(
         "exclusive",
-        "an exclusive create refuses a taken name",
+        "O_EXCL refuses a taken name",
         "refuses",
         ERROR,
         "on {hosts} two processes can both create the same file and believe that it is theirs",
@@ -55,7 +55,7 @@ RULES = (
     ),
     Rule(
         "rename_over",
-        "a rename spares a directory with content",
+        "a rename spares a full directory",
         "refuses",
         WARNING,
         "on {hosts} a rename loses the content of the directory that was there: nothing of ours renames directories, "
@@ -81,44 +81,44 @@ RULES = (
 )
 
 EXTRAS = (
-    Rule("exchange", "two names can be exchanged (RENAME_EXCHANGE)"),
-    Rule("reflink", "copies can share their blocks (FICLONE)"),
-    Rule("copy_range", "the file system copies by itself (copy_file_range)"),
+    Rule("exchange", "two names can be exchanged"),
+    Rule("reflink", "copies share blocks (reflink)"),
+    Rule("copy_range", "copy_file_range copies"),
 )
 """Nothing of ours needs these; they explain why something is fast, slow or refused elsewhere."""
 
-LOCKS: dict[str, tuple[str, str]] = {
-    "flock": ("flock between hosts", "uv, pip, conda and Hugging Face lock their caches with it"),
-    "posix": ("POSIX locks (fcntl) between hosts", "SQLite, HDF5 and conda lock their files with it"),
-    "ofd": ("open file description locks between hosts", "hardly any program uses them"),
+_FCNTL = ("a lock of fcntl(2)", "SQLite, HDF5 and MPI-IO lock their files with it")
+LOCKS: dict[str, tuple[str, str, str]] = {
+    "flock": ("flock between hosts", "flock(2)", "uv, pip, conda and Hugging Face lock their caches with it"),
+    "posix": ("POSIX locks (fcntl) between hosts", *_FCNTL),
+    "ofd": ("OFD locks (fcntl) between hosts", *_FCNTL),
 }
-
-"""Question, and who relies on it.  Nothing of ours does."""
+"""Question, what it is about, and who relies on it.  Nothing of ours does."""
 
 SIGHTS: dict[str, tuple[str, str, str]] = {
     "listing": (
-        "a new name is listed on other hosts",
-        "{hosts} list a new name late: whoever waits there for an environment waits that much longer",
+        "a new name is listed elsewhere",
+        "a new name is listed late on {hosts}: whoever waits there for an environment waits that much longer",
         "shorten the time for which clients cache directories (NFS: `acdirmax`), or look with a longer --patience",
     ),
     "fresh": (
-        "a new name is found, asked for afterwards",
-        "{hosts} find a new name late, even when nobody asked for it before",
-        "expect it of programs that wait for a file by its name; nothing of ours does",
+        "a new name is found elsewhere",
+        "a new name is found late on {hosts}, even when nobody asked for it before; nothing of ours asks by name",
+        "have programs that wait for a file list its directory",
     ),
     "asked": (
-        "a new name is found, asked for too early",
-        "{hosts} remember that a name was missing: nothing of ours asks by name, but scripts that wait for a file do",
+        "... if it was asked for too early",
+        "a name that was asked for too early stays missing on {hosts} for a while; scripts that wait for a file ask too early",
         "list the directory instead (`ls`), or mount with a shorter negative cache (NFS: `lookupcache=positive`)",
     ),
     "content": (
-        "changed content is read",
-        "{hosts} read the old content of a file that another host has changed in place",
+        "changed content is read elsewhere",
+        "the old content of a file that another host has changed in place is still read on {hosts}",
         "replace files by rename instead of changing them; nothing of ours changes what is published",
     ),
     "mtime": (
-        "a changed time is seen",
-        "{hosts} see a file's old time: programs that compare times (make, reloaders) work late there",
+        "a changed time is seen elsewhere",
+        "a file's old time is still seen on {hosts}: programs that compare times (make, reloaders) come late there",
         "shorten the time for which clients cache attributes (NFS: `acregmax`) where that matters",
     ),
 }

@@ -27,8 +27,8 @@ def findings(measured: Measured) -> Iterator[Finding]:
     """Yield what was measured between hosts; nothing when no two of them met."""
     if any(measured.seen.values()):
         yield from (_sight(measured, kind) for kind in SIGHTS)
-    if any(len(found) > 1 for found in measured.locks.values()):
-        yield from (_lock(measured, kind) for kind in LOCKS)
+    if measured.locks:
+        yield from (one for kind in LOCKS if (one := _lock(measured, kind)).answers)
     if any(owner is not None for owners in measured.met.values() for owner in owners.values()):
         yield _owners(measured)
 
@@ -90,21 +90,28 @@ def _lateness(seconds: list[float | None], patience: float, kind: str) -> tuple[
     latest = max(second for second in seconds if second is not None)
     if latest <= AT_ONCE:
         return OK, "at once"
-    return OK if latest < LATE else WARNING, f"after {latest:.1f} s"
+    # Whole seconds, so that hosts that are equally late are seen to be.
+    return (OK, f"after {latest:.1f} s") if latest < LATE else (WARNING, f"after {latest:.0f} s")
 
 
 def _lock(measured: Measured, kind: str) -> Finding:
-    question, users = LOCKS[kind]
-    answers = {host: _kept_out(host, found, kind) for host, found in measured.locks.items()}
+    question, what, users = LOCKS[kind]
+    answers = {
+        host: _kept_out(host, found, kind) for host, found in measured.locks.items() if _tried(host, found, kind)
+    }
     remedies = [_LOCK_MOUNTS[name] for name in _LOCK_MOUNTS if _lies_on(measured, name)]
     return finding(
         kind,
         question,
         answers,
-        f"{question.partition(' between')[0]} does not exclude processes on other hosts on {{hosts}}: nothing of ours "
-        f"relies on it, but {users}",
+        f"{what} keeps out nobody on other hosts (tried on {{hosts}}): nothing of ours relies on it, but {users}",
         "; or ".join([*remedies, _OWN_CACHE]),
     )
+
+
+def _tried(host: str, found: Mapping[str, Mapping[str, str]], kind: str) -> bool:
+    """Whether there was another host to keep out, or not even this one's own lock could be had."""
+    return len(found) > 1 or found.get(host, {}).get(kind) != HELD
 
 
 def _kept_out(host: str, found: Mapping[str, Mapping[str, str]], kind: str) -> tuple[str, str]:
@@ -119,7 +126,7 @@ def _kept_out(host: str, found: Mapping[str, Mapping[str, str]], kind: str) -> t
         return WARNING, "local to each host" if everywhere else f"not shared with {fold(granted)}"
     if failed:
         return WARNING, f"fails: {failed[0]}"
-    return (OK, "shared") if outcomes else (OK, "not tried")
+    return OK, "shared"
 
 
 def _lies_on(measured: Measured, kind: str) -> bool:
