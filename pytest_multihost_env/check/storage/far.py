@@ -24,7 +24,7 @@ from pytest_multihost_env import files, filesystem, wire
 from pytest_multihost_env.check.storage import locks, sight, trials
 
 Answer = dict[str, Any]
-_CLEARING = 5
+_CLEARING = 60
 """Seconds that the clearing up may take."""
 
 _DESCRIPTORS = 4096
@@ -131,17 +131,23 @@ def clear(work: Path, part: Path) -> None:
 def attend(work: Path, mine: Path) -> int:
     """Start the process that removes `mine` once the descriptor that this returns is closed, by whatever end."""
     watched, lifeline = os.pipe()
+    ready, tell = os.pipe()
     if os.fork() == 0:
         os.setsid()  # what ends this program is sent to its process group
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         os.closerange(0, watched)
+        os.closerange(watched + 1, tell)
+        os.write(tell, b".")
         os.closerange(watched + 1, _DESCRIPTORS)
         os.read(watched, 1)
         signal.alarm(_CLEARING)  # a file system that hangs must not keep it
         clear(work, mine)
         os._exit(0)
     os.close(watched)
+    os.close(tell)
+    os.read(ready, 1)  # before it is out of reach, nothing may be made
+    os.close(ready)
     return lifeline
 
 
