@@ -28,7 +28,7 @@ def program(source: Path, target: Path, *options: str) -> list[str]:
 
 def run(argv: Sequence[str], env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Run `argv` to its end."""
-    return subprocess.run(argv, capture_output=True, text=True, cwd=ROOT, env=env, timeout=60)
+    return subprocess.run(argv, capture_output=True, text=True, cwd=ROOT, env=env, timeout=110)
 
 
 def calls(argv: Sequence[str], log: Path) -> list[tuple[str, int]]:

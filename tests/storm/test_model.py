@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from pytest_multihost_env.errors import MultihostError
 from tests.storm import oracle
-from tests.storm.scale import scaled
+from tests.storm.scale import FULL, scaled
 from tests.storm.world import Caller, World
 
 HOSTS = ("n1", "n2", "n3")
@@ -79,7 +79,7 @@ class Protocol(RuleBasedStateMachine):
     def is_shown_an_old_listing(self, number: int) -> None:
         self.caller(number).stale = True
 
-    @rule(number=which, seconds=st.sampled_from([1.0, 6.0]))
+    @rule(number=which, seconds=st.sampled_from([0.5, 5.0]))
     def time_passes(self, number: int, seconds: float) -> None:
         self.caller(number).clock += seconds
 
@@ -120,12 +120,15 @@ class Protocol(RuleBasedStateMachine):
         assert late.result is not None, late.problem
 
 
-TestProtocol = Protocol.TestCase
-TestProtocol.settings = hypothesis.settings(
-    max_examples=scaled(30, 3000),
+SETTINGS = hypothesis.settings(
+    max_examples=scaled(40, 3000),
     stateful_step_count=50,
     deadline=None,
-    derandomize=scaled(True, False),
+    database=None,
+    derandomize=not FULL,
     print_blob=True,
     suppress_health_check=list(hypothesis.HealthCheck),
 )
+
+TestProtocol = Protocol.TestCase
+TestProtocol.settings = SETTINGS

@@ -14,7 +14,7 @@ from tests.storm import alone, blows, mutants
 from tests.storm.blows import Weather
 from tests.storm.field import Field
 from tests.storm.history import History, Member, Sight, faults
-from tests.storm.scale import SEED
+from tests.storm.scale import FULL, SEED
 from tests.testbed.mounts import StaleMounts
 
 Fields = Callable[..., Field]
@@ -81,6 +81,23 @@ def test_believing_the_reply_of_a_link(stale_mounts: Mounts, special: Path) -> N
     (record,) = storage.backing.rglob("READY")
     attempt = record.parent / "att" / json.loads(record.read_text())["attempt"]
     assert not attempt.exists(), "what stands was not thrown away: this is no mistake any more"
+
+
+_MODEL = """
+import hypothesis, sys
+from hypothesis.stateful import run_state_machine_as_test
+from tests.storm import mutants, test_model
+mutants.apply(sys.argv[1])
+settings = hypothesis.settings(test_model.SETTINGS, max_examples=400, phases=[hypothesis.Phase.generate], derandomize=True)
+run_state_machine_as_test(test_model.Protocol, settings=settings)
+"""
+
+
+@pytest.mark.parametrize("name", ["replaces", "publishes_early", "believes_the_reply"][: None if FULL else 1])
+def test_the_model_notices_it_too(name: str) -> None:
+    done = alone.run([sys.executable, "-c", _MODEL, name])
+    assert done.returncode == 1
+    assert "AssertionError" in done.stderr
 
 
 def test_every_mistake_is_tried() -> None:

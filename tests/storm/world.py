@@ -25,7 +25,7 @@ from pytest_multihost_env import provision
 from pytest_multihost_env.errors import MultihostError
 from pytest_multihost_env.model import Generation
 from pytest_multihost_env.provision import actor
-from tests.integration.tiny import TinyBuilder, finish
+from tests.integration import tiny
 
 STEPS = (
     "open", "fdopen", "link", "symlink", "rename", "replace", "unlink", "rmdir", "mkdir", "listdir", "scandir", "chmod",
@@ -133,8 +133,8 @@ class World:
         self._by_thread[threading.get_ident()] = caller
         try:
             self._step()
-            request = provision.ProvisionRequest(self.source, self.target, ttl=5.0, beat=1e6, timeout=1e6)
-            recipe = provision.Recipe(TinyBuilder(), finish)
+            request = provision.ProvisionRequest(self.source, self.target, ttl=1.0, beat=1e6, timeout=1e6)
+            recipe = provision.Recipe(tiny.TinyBuilder(), tiny.finish)
             caller.result = provision.ensure(request, notify=lambda text: None, recipe=recipe)
         except Dead:
             pass
