@@ -120,8 +120,8 @@ def _read_record(path: Path, limit: int) -> Record:
 # -- writing -----------------------------------------------------------------------------------------------------
 
 
-def write_new(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Create `path` with `data`, on disk when this returns.
+def write_new(path: Path, data: bytes, mode: int = 0o644, *, durable: bool = True) -> None:
+    """Create `path` with `data`; on disk when this returns, if `durable`.
 
     Raises:
         FileExistsError: There is something already.
@@ -129,8 +129,9 @@ def write_new(path: Path, data: bytes, mode: int = 0o644) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     with os.fdopen(fd, "wb") as file:
         file.write(data)
-        file.flush()
-        os.fsync(fd)
+        if durable:
+            file.flush()
+            os.fsync(fd)
 
 
 def replace_file(path: Path, data: bytes, mode: int | None = None) -> None:

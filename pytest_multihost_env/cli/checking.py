@@ -85,11 +85,14 @@ def _go_inside(settings: Settings) -> None:
     if settings.venv is None:
         return
     from pytest_multihost_env import plan, probe
+    from pytest_multihost_env.provision import actor, stay
 
     source, generation = probe.active(os.environ)
     if generation is not None and Path(source) == settings.venv and plan.runs_inside(generation):
+        for pin in stay(generation.path, output.notice):
+            click.get_current_context().call_on_close(pin.release)
         return
-    generation = ensured(settings)
+    generation = ensured(settings, user=actor.myself())
     os.environ.update(probe.announce(generation, settings.venv))
     plan.become(
         generation.path,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pytest_multihost_env.config import Settings
     from pytest_multihost_env.model import Generation
     from pytest_multihost_env.provision import Verified
+    from pytest_multihost_env.provision.actor import Actor
 
 FALLBACK = Path("/opt/venv")
 _FEW = 20
@@ -78,10 +79,11 @@ def activate(source: Path | None, target: Path | None, *, shell: str, **given: A
     where that exists; TARGET to the setting `target` (./python_env).
     """  # noqa: D301 - click's own mark for a line that is not wrapped
     from pytest_multihost_env.provision import activate as shells
+    from pytest_multihost_env.provision import callers
 
     with output.kept_clean():
         shells.failure_script(shell, "")  # an unknown shell is refused before anything is made
-        made = ensured(_settings(source, target, given, fallback=FALLBACK))
+        made = ensured(_settings(source, target, given, fallback=FALLBACK), user=callers.shell())
         text = shells.script(made, shell, path=os.environ.get("PATH", ""))
     click.echo(text, nl=False)
     return 0
@@ -140,8 +142,11 @@ def _settings(
     return dataclasses.replace(settings, venv=here / wanted, target=here / target if target else settings.target)
 
 
-def ensured(settings: Settings, *, force: bool = False) -> Generation:
-    """Return the environment made from `settings.venv`; who waits is told what for."""
+def ensured(settings: Settings, *, force: bool = False, user: Actor | None = None) -> Generation:
+    """Return the environment made from `settings.venv`; who waits is told what for.
+
+    `user` is the process that uses it from now on, if there is one: gc leaves it alone while that process lives.
+    """
     from pytest_multihost_env import registry
     from pytest_multihost_env.provision import ProvisionRequest, ensure
     from pytest_multihost_env.report import progress
@@ -150,7 +155,7 @@ def ensured(settings: Settings, *, force: bool = False) -> Generation:
     request = ProvisionRequest.from_settings(settings, force=force)
     builders = registry.load().builders.values()
     with progress.shown(f"making {settings.target} from {settings.venv}", output.notice) as meter:
-        return ensure(request, notify=output.notice, builders=builders, progress=meter)
+        return ensure(request, notify=output.notice, builders=builders, progress=meter, user=user)
 
 
 def _preview(settings: Settings, *, force: bool, as_json: bool) -> int:

@@ -15,6 +15,7 @@ import click
 from pytest_multihost_env import __version__
 from pytest_multihost_env.cli import output
 from pytest_multihost_env.cli.checking import check
+from pytest_multihost_env.cli.clearing import gc
 from pytest_multihost_env.cli.doctor import doctor
 from pytest_multihost_env.cli.looking import env, hosts, plan
 from pytest_multihost_env.cli.provisioning import activate, failing_code, provision, verify
@@ -36,7 +37,7 @@ def command() -> None:
     """
 
 
-for _part in (provision, activate, verify, hosts, env, plan, check, doctor, demo):
+for _part in (provision, activate, verify, gc, hosts, env, plan, check, doctor, demo):
     command.add_command(_part)
 
 

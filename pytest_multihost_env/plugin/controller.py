@@ -133,6 +133,11 @@ class Controller:
         if setup.outcome != "passed":
             raise _Elsewhere
 
+    def pytest_runtest_logstart(self) -> None:
+        """Show other hosts, from time to time, that this job lives and uses its environment."""
+        for pin in self._config.stash.get(sessions.PINS, ()):
+            pin.beat()
+
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> Any:
         """Remember what comes next: it decides which fixtures stay alive on the ranks."""

@@ -10,7 +10,7 @@ from typing import NoReturn
 import pytest
 
 from pytest_multihost_env.errors import MultihostError
-from pytest_multihost_env.plugin.session import MultihostSession, usage
+from pytest_multihost_env.plugin.session import PINS, MultihostSession, usage
 
 
 def change_over(config: pytest.Config) -> None:
@@ -26,19 +26,24 @@ def change_over(config: pytest.Config) -> None:
     session = MultihostSession(config)
     try:
         settings = session.settings
-        if settings.venv is None or settings.dry_run or _is_inside(settings.venv):
+        if settings.venv is None or settings.dry_run:
             return
         from pytest_multihost_env import plan, probe
-        from pytest_multihost_env.provision import ProvisionRequest, ensure
+        from pytest_multihost_env.provision import ProvisionRequest, actor, ensure
         from pytest_multihost_env.report import progress
 
+        if (inside := _inside(settings.venv)) is not None:
+            _stay(config, inside)
+            return
         made = plan.make(settings)
         _ = made.rules  # refused now, or after everything is made
         request = ProvisionRequest.from_settings(settings)
         builders = made.registry.builders.values()
         with progress.shown(f"making {settings.target} from {settings.venv}", _say) as meter:
-            generation = ensure(request, notify=_say, builders=builders, progress=meter)
+            generation = ensure(request, notify=_say, builders=builders, progress=meter, user=actor.myself())
         marks = probe.announce(generation, settings.venv)
+        if settings.no_reexec:
+            _stay(config, generation.path)
     except MultihostError as error:
         raise usage(error) from None
     os.environ.update(marks)
@@ -48,6 +53,20 @@ def change_over(config: pytest.Config) -> None:
         _say(f"pytest now runs in the environment, which lacks these plugins of this one: {', '.join(left)}")
         _say("install them into SOURCE to use them")
     _become(generation.path, list(config.invocation_params.args))
+
+
+def _stay(config: pytest.Config, environment: Path) -> None:
+    """Keep the environment from being taken away while this process runs; its ranks end when it does."""
+    from pytest_multihost_env.provision import stay
+
+    config.stash[PINS] = pins = stay(environment, _say)
+    pid = os.getpid()
+
+    def release() -> None:
+        for pin in pins if os.getpid() == pid else ():  # a child that a test has forked is not the job
+            pin.release()
+
+    config.add_cleanup(release)
 
 
 def _say(text: str) -> None:
@@ -65,13 +84,14 @@ def _left_behind(prefix: Path) -> list[str]:
     )
 
 
-def _is_inside(source: Path) -> bool:
+def _inside(source: Path) -> Path | None:
+    """Return the environment made from `source` that this process runs in, or None."""
     from pytest_multihost_env import plan, probe
 
     made_from, generation = probe.active(os.environ)
-    if generation is None or Path(made_from) != source:
-        return False
-    return plan.runs_inside(generation)
+    if generation is None or Path(made_from) != source or not plan.runs_inside(generation):
+        return None
+    return generation.path
 
 
 def _become(prefix: Path, args: list[str]) -> NoReturn:

@@ -17,8 +17,10 @@ from pytest_multihost_env.plugin.options import given, in_use
 if TYPE_CHECKING:
     from pytest_multihost_env.config import Settings
     from pytest_multihost_env.plan import Plan
+    from pytest_multihost_env.provision import Pin
 
 KEY: pytest.StashKey[MultihostSession] = pytest.StashKey()
+PINS: pytest.StashKey[list[Pin]] = pytest.StashKey()
 
 
 class MultihostSession:

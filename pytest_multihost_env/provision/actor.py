@@ -39,15 +39,27 @@ class Actor:
         """Equal for two processes that can see each other's number."""
         return self.host, self.boot, self.pids
 
+    def is_near(self) -> bool:
+        """Return whether this process can see that one, if it lives."""
+        return self.place == _place()
+
     def is_gone(self) -> bool:
         """Return whether it is certain, from here, that the process has ended."""
-        return self.place == _place() and _start_of(self.pid) != self.started
+        if not self.is_near():
+            return False
+        start = _start_of(self.pid)
+        return start != self.started and not (start is None and _is_hidden(self.pid))
 
 
 def myself() -> Actor:
     """Return this process, beginning now."""
+    return of(os.getpid())
+
+
+def of(pid: int) -> Actor:
+    """Return the process `pid` of this host, beginning now."""
     now = dt.datetime.now(dt.UTC).isoformat(sep=" ", timespec="seconds")
-    return Actor(*_place(), pid=os.getpid(), started=_start_of(os.getpid()) or "", since=now)
+    return Actor(*_place(), pid=pid, started=_start_of(pid) or "", since=now)
 
 
 def parse(record: Mapping[str, object]) -> Actor:
@@ -99,3 +111,14 @@ def _start_of(pid: int) -> str | None:
         return None
     fields = text[text.rindex(")") + 2 :].split()
     return None if fields[0] in {"Z", "X"} else fields[19]
+
+
+def _is_hidden(pid: int) -> bool:
+    """Return whether `pid` is another user's, of whom /proc shows nothing here (proc(5), hidepid)."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return False

@@ -19,13 +19,15 @@ from types import FrameType
 from pytest_multihost_env.errors import NotReady
 from pytest_multihost_env.model import Generation
 from pytest_multihost_env.protocols import Builder, Progress, Silent
-from pytest_multihost_env.provision import failures, publish, target
+from pytest_multihost_env.provision import actor, failures, pins, publish, target
 from pytest_multihost_env.provision import recipe as recipes
+from pytest_multihost_env.provision.actor import Actor
 from pytest_multihost_env.provision.adopt import Damaged
 from pytest_multihost_env.provision.build import build
 from pytest_multihost_env.provision.election import Chair
 from pytest_multihost_env.provision.job import Job, Notify, ProvisionRequest
 from pytest_multihost_env.provision.lease import Lease
+from pytest_multihost_env.provision.publish import Doomed
 from pytest_multihost_env.provision.recipe import Recipe
 from pytest_multihost_env.provision.reuse import Reuse
 from pytest_multihost_env.provision.waiting import Waiting
@@ -41,6 +43,7 @@ def ensure(
     recipe: Recipe | None = None,
     builders: Iterable[Builder] | None = None,
     progress: Progress | None = None,
+    user: Actor | None = None,
 ) -> Generation:
     """Return the environment for `request`, made now or by whoever was first.
 
@@ -50,26 +53,34 @@ def ensure(
         recipe: How to build; None: by what the source is.
         builders: Who may build, in the order in which they are asked; None: those of this package.
         progress: Shows how far a build of this call has come.
+        user: Whoever uses the environment from now on: it stays pinned for that process.  None: nobody does yet.
 
     Raises:
         UsageProblem: Source or target cannot be; nothing was created.
         NotReady: It could not be built, or its builder did not finish in time.
     """
     try:
-        job, stands = _look(request, notify, recipe or builders, progress or Silent())
-        if stands is None:
-            target.trusted_path(target.nearest(job.place.target.parent), request.owners)
-            if not job.slot.names():
-                job = dataclasses.replace(job, amount=target.require_space(job.place))
-                target.require_publishing(job.place)
-            stands = _contend(job)
+        while True:
+            job, stands = _look(request, notify, recipe or builders, progress or Silent())
+            with contextlib.suppress(Doomed):  # a gc came first: start over, in another slot
+                if stands is None:
+                    stands = _made(job)
+                pin = pins.hold(job.slot, user or actor.myself(), notify, beats=user is None or user.pid == os.getpid())
+                break
     except OSError as error:
         raise NotReady(
             f"the environment cannot be made ready: {error.strerror or error}",
             where=str(error.filename or request.target),
             hint="see to the file system or the permissions there, and provision again",
         ) from error
-    publish.point(job.place, stands.path)
+    try:
+        publish.point(job.place, stands.path)
+    except BaseException:
+        user = None
+        raise
+    finally:
+        if pin is not None and user is None:
+            pin.release()
     return stands
 
 
@@ -98,16 +109,26 @@ def _look(
         recipe = recipes.standard(place.source, request, how)
     with Reuse(place, recipe, request) as reuse:
         key = reuse.key()
-        number = publish.newest(place, key)
-        job = Job(request, recipe, place, key, publish.slot(place, key, number or 0), notify, progress, began)
-        if number is None:
-            return job, None
-        try:
-            if not request.force:
-                return job, job.adopted(reuse.look)
-        except Damaged as damage:
-            notify(f"{damage}; another is made")
-    return dataclasses.replace(job, slot=publish.slot(place, key, number + 1)), None
+        number, following = publish.newest(place, key)
+        job = Job(request, recipe, place, key, publish.slot(place, key, following), notify, progress, began)
+        if number is not None and not request.force:
+            standing = dataclasses.replace(job, slot=publish.slot(place, key, number))
+            try:
+                if (generation := standing.adopted(reuse.look)) is not None:
+                    return standing, generation
+            except Damaged as damage:
+                if not standing.slot.is_doomed():  # else it is a gc that takes it away
+                    notify(f"{damage}; another is made")
+    return job, None
+
+
+def _made(job: Job) -> Generation:
+    """Build, or wait for the one who does, where both are allowed."""
+    target.trusted_path(target.nearest(job.place.target.parent), job.request.owners)
+    if not job.slot.names():
+        job = dataclasses.replace(job, amount=target.require_space(job.place))
+        target.require_publishing(job.place)
+    return _contend(job)
 
 
 def _contend(job: Job) -> Generation:
@@ -120,6 +141,8 @@ def _contend(job: Job) -> Generation:
         try:
             return _until_done(job, chair, lease)
         except Damaged as damage:
+            if job.slot.is_doomed():
+                raise Doomed(job.slot.path) from None
             raise NotReady(f"what was just published is damaged: {damage}", hint="provision again") from None
         finally:
             lease.release()
@@ -149,7 +172,10 @@ def _outcome(job: Job, old_failures: frozenset[str]) -> Generation | None:
 
     Raises:
         NotReady: The build that this call waited for failed.
+        Doomed: What is built in this slot would not be used.
     """
+    if job.slot.is_doomed():
+        raise Doomed(job.slot.path)
     done = job.adopted()
     if done is None:
         for name in sorted(job.slot.failures() - old_failures):

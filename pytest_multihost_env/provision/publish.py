@@ -5,8 +5,10 @@
     .python_env.d/v1/<key>/READY                             made once: which attempt stands, and its manifest's digest
     .python_env.d/v1/<key>/FAIL-<host>-<pid>-<random>        why that build failed
     .python_env.d/v1/<key>/lease/                            who should build
+    .python_env.d/v1/<key>/pins/                             who uses it, and whether it is being taken away (`pins`)
 
-A second environment for the same key, asked for by force or because the first is damaged, has `<key>.1`, and so on.
+A second environment for the same key, asked for by force or because the first is damaged or doomed, has `<key>.1`, and
+so on.  No number is used twice.
 """
 
 from __future__ import annotations
@@ -29,6 +31,12 @@ from pytest_multihost_env.provision.lease import Sighting
 from pytest_multihost_env.provision.target import Place
 
 READY = "READY"
+DOOMED = "DOOMED"
+_SLOT = re.compile(r"\w+(\.\d+)?")
+
+
+class Doomed(Exception):
+    """The environment is being taken away: another has to be made, in another slot."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -70,6 +78,11 @@ class Slot:
         """Where the lease is."""
         return self.path / "lease"
 
+    @property
+    def pins(self) -> Path:
+        """Where those are noted who use the environment."""
+        return self.path / "pins"
+
     def make(self) -> None:
         """Create the directories that are missing.
 
@@ -78,7 +91,7 @@ class Slot:
         """
         try:
             missing = [path for path in self.place.home.parents if not path.exists()]
-            ours = (self.place.home, self.place.store, self.path, self.attempts, self.lease)
+            ours = (self.place.home, self.place.store, self.path, self.attempts, self.lease, self.pins)
             for path in (*reversed(missing), *ours):
                 with contextlib.suppress(FileExistsError):  # "is it there?" would be answered from a stale cache
                     path.mkdir(mode=0o755)  # whatever the umask: others must not write here
@@ -97,6 +110,14 @@ class Slot:
             if not directory.parent.is_dir() or not files.is_listed(directory):
                 return frozenset()
         return files.names(self.path)
+
+    def is_doomed(self) -> bool:
+        """Return whether the environment is being taken away: nobody may begin to use it.
+
+        Raises:
+            OSError: The slot cannot be read.
+        """
+        return self.pins.name in self.names() and DOOMED in files.names(self.pins)
 
     def ready(self) -> Ready | None:
         """Return what stands, or None while nothing does.
@@ -133,10 +154,12 @@ class Slot:
         """Return the names of the records of failed builds."""
         return failures.names(self.names())
 
-    def discard(self, attempt: Path) -> None:
-        """Delete an attempt that did not win, and then its record."""
-        if not files.remove_tree(attempt):
+    def discard(self, attempt: Path) -> tuple[Path, ...]:
+        """Delete an attempt that did not win, and then its record; return what could not be deleted."""
+        left = files.remove_tree(attempt)
+        if not left:
             files.delete_file(_record_of(attempt))
+        return left
 
     def sweep(self, ready: Ready, now: Sighting) -> None:
         """Delete what dead builders left; only after `ready` stands, since one that is only slow could publish it.
@@ -163,13 +186,25 @@ class Slot:
 
     def _is_dead(self, attempt: Path, now: Sighting) -> bool:
         try:
-            record = json.loads(files.read_record(_record_of(attempt)).data)
-            builder, number = actor.parse(record["builder"]), int(record["lease"])
-        except (OSError, ValueError, KeyError, TypeError):
+            builder, number = self.builder(attempt.name)
+        except (OSError, ValueError):
             return False
-        if builder.place == actor.myself().place:
+        if builder.is_near():
             return builder.is_gone()
         return 0 < number < now.number
+
+    def builder(self, attempt: str) -> tuple[Actor, int]:
+        """Return who builds `attempt`, and with which claim on the lease.
+
+        Raises:
+            OSError: The record cannot be read.
+            ValueError: It does not say.
+        """
+        record = json.loads(files.read_record(self.attempts / f"{attempt}.json").data)
+        try:
+            return actor.parse(record["builder"]), int(record["lease"])
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"the record of {attempt} does not say who builds it: {error}") from None
 
 
 def read_ready(slot: Path) -> Ready:
@@ -194,12 +229,18 @@ def read_ready(slot: Path) -> Ready:
     return Ready(attempt, digest, builder, found.uid)
 
 
-def newest(place: Place, key: str) -> int | None:
-    """Return the highest number of an environment for `key` that is ready, or None."""
+def newest(place: Place, key: str) -> tuple[int | None, int]:
+    """Return the highest number of an environment for `key` that may be used, and the number for the next one."""
+    following = 0
     for number in sorted(_numbers(place, key), reverse=True):
-        if READY in slot(place, key, number).names():
-            return number
-    return None
+        found = slot(place, key, number)
+        names = files.names(found.path)  # it was listed, and no slot ever goes
+        doomed = found.pins.name in names and DOOMED in files.names(found.pins)
+        if doomed or READY in names:
+            following = max(following, number + 1)
+        if READY in names and not doomed:
+            return number, following
+    return None, following
 
 
 def slot(place: Place, key: str, number: int) -> Slot:
@@ -207,13 +248,22 @@ def slot(place: Place, key: str, number: int) -> Slot:
     return Slot(place, f"{key}.{number}" if number else key)
 
 
+def slot_of(environment: Path) -> Slot:
+    """Return the slot that `environment`, the path of a generation, is in."""
+    path = environment.parent.parent
+    home = path.parent.parent
+    target = home.with_name(home.name.removeprefix(".").removesuffix(".d"))
+    return Slot(Place(source=target, target=target, foreign=False), path.name)
+
+
+def slots(place: Place) -> list[Slot]:
+    """Return all slots of the store, which need not exist."""
+    return [Slot(place, name) for name in sorted(Slot(place, ".").names()) if _SLOT.fullmatch(name)]
+
+
 def _numbers(place: Place, key: str) -> set[int]:
-    found = set()
-    for name in Slot(place, ".").names():
-        stem, _, number = name.partition(".")
-        if stem == key and (not number or number.isdecimal()):
-            found.add(int(number or 0))
-    return found
+    parts = (found.name.partition(".") for found in slots(place))
+    return {int(number or 0) for stem, _, number in parts if stem == key}
 
 
 def seal(attempt: Path) -> None:

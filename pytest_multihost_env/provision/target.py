@@ -45,6 +45,12 @@ class Place:
         return self.home / PROTOCOL
 
 
+def of_target(target: Path) -> Place:
+    """Return the place of what was made for `target`, whatever it was made from."""
+    target = _absolute(target)
+    return Place(source=target, target=target, foreign=_is_foreign(target))
+
+
 def examine(source: Path, target: Path, *, force: bool = False) -> Place:
     """Return where to build from and to.
 

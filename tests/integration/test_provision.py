@@ -210,11 +210,11 @@ def test_a_failed_build_leaves_its_reason_and_the_next_success_takes_it_away(sou
     with pytest.raises(NotReady, match="no wheel"):
         ensure(source, target, fail="no wheel for this machine")
     (slot,) = (target.parent / ".python_env.d" / "v1").iterdir()
-    assert {path.name.partition("-")[0] for path in slot.iterdir()} == {"FAIL", "att", "lease"}
+    assert {path.name.partition("-")[0] for path in slot.iterdir()} == {"FAIL", "att", "lease", "pins"}
     assert not list((slot / "att").iterdir())
     assert not target.exists()
     assert not ensure(source, target, force=True).reused
-    assert {path.name for path in slot.iterdir()} == {"READY", "att", "lease"}
+    assert {path.name for path in slot.iterdir()} == {"READY", "att", "lease", "pins"}
 
 
 def test_an_unexpected_error_is_a_reason_too(source: Path, target: Path) -> None:
