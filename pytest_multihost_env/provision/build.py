@@ -17,7 +17,7 @@ from pytest_multihost_env.provision.actor import Actor
 from pytest_multihost_env.provision.adopt import adopt
 from pytest_multihost_env.provision.job import Job, conditions, key_of
 from pytest_multihost_env.provision.lease import Lease
-from pytest_multihost_env.provision.publish import Ready, Slot
+from pytest_multihost_env.provision.publish import Doomed, Ready, Slot
 from pytest_multihost_env.provision.reuse import fingerprints
 from pytest_multihost_env.provision.scan import scan
 from pytest_multihost_env.provision.target import Amount, Place
@@ -29,6 +29,7 @@ def build(job: Job, lease: Lease) -> Generation:
     Raises:
         NotReady: It could not be built; the others are told why, and nothing half-made is left.
         Damaged: What stands, and is another's, is no good.
+        Doomed: A gc took this builder for dead, or what it had just published for old.
     """
     # Again: the wait for this turn may have been long, and others write to that file system too.
     amount = target.require_space(job.place, job.amount)
@@ -42,6 +43,7 @@ def build(job: Job, lease: Lease) -> Generation:
             job.slot.discard(attempt)
         if not isinstance(error, Exception):
             raise
+        _refuse_doomed(job.slot)
         done = job.adopted()  # a winner may have swept an attempt whose lease was lost
         if done is not None:
             return done
@@ -122,6 +124,12 @@ def _explained(error: Exception, place: Place) -> MultihostError:
         where=str(getattr(error, "filename", None) or place.source),
         hint="mend the cause and provision again; nothing half-made was left",
     )
+
+
+def _refuse_doomed(slot: Slot) -> None:
+    with contextlib.suppress(OSError):
+        if slot.is_doomed():
+            raise Doomed(slot.path)
 
 
 def _may_stand(slot: Slot, attempt: Path) -> bool:
