@@ -93,6 +93,12 @@ def believes_the_reply() -> None:
 
 
 @_mutant
+def trusts_the_cache() -> None:
+    """The tree is not on the disk when the record is."""
+    files.sync_tree = lambda path: None
+
+
+@_mutant
 def flock_copy_move() -> None:
     """The whole protocol is another: a lock, a copy, a rename, and the rest in place."""
     tiny.main = seed.main
