@@ -24,7 +24,7 @@ _LONG = 10.0
 @click.option(
     "--fs",
     "directory",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),
     metavar="DIR",
     help="Look at the file system of this directory from all hosts of the job.",
 )

@@ -72,3 +72,17 @@ def test_a_drifted_host_is_named(testbed: Testbed, project: Path) -> None:
     assert smoke["passed"] is True
     assert {tuple(one["hosts"]) for one in drift["differences"]} == {("n2",)}
     assert {one["subject"] for one in drift["differences"]} == {"iniconfig"}
+
+
+def test_an_ordinary_user_examines_the_storage(testbed: Testbed, project: Path) -> None:
+    before = sorted(project.iterdir())
+    code, text = run(testbed, project, "doctor", *HOSTS, "--fs", ".", "--json")
+    assert code == 0, text
+    found = json.loads(text)
+    answers = {one["subject"]: one["answers"] for one in found["findings"]}
+    number = testbed.accounts["alice"].uid
+    assert answers["owners"] == answers["owner"] == dict.fromkeys(("n1", "n2", "n3"), f"uid {number}")
+    assert sorted(project.iterdir()) == before
+    code, text = run(testbed, project, "doctor", *HOSTS, "--fs", "/root", "--json")
+    assert code == 1, text
+    assert json.loads(text)["findings"][1]["answers"] == dict.fromkeys(("n1", "n2", "n3"), "no: EACCES")

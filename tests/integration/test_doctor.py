@@ -200,7 +200,7 @@ class TestOneHostIsNamed:
             code, found = doctor(testbed, place)
         assert (code, bad(found)) == (1, {"usable": ("error", ["n2"])})
         assert found["findings"]["usable"]["answers"]["n2"] == "no: EROFS"
-        assert "n2: mount it for reading and writing" in found["findings"]["usable"]["remedy"]
+        assert "on n2, mount it for reading and writing" in found["findings"]["usable"]["remedy"]
 
     def test_where_it_is_missing(self, testbed: Testbed, place: Path) -> None:
         with testbed.faults.hide("n3", place.parent):

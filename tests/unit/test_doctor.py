@@ -234,6 +234,29 @@ def test_silent_hosts_are_an_error_of_their_own() -> None:
     assert "n3 gave no answer within 35 s" in report.complaints[0].sentence
     nobody = judge(Measured(Path("/x"), 5.0, HOSTS, silent=dict.fromkeys(HOSTS, "no route")))
     assert (nobody.code, nobody.verdict) == (4, "error")
+    assert nobody.summary == "nothing is known of /x: no host answered"
+
+
+def test_a_host_that_fell_silent_is_told_from_one_that_is_gone() -> None:
+    report = judge(measured(silent={"n2": "gave no answer within 25 s", "n3": "no route to host"}))
+    answering = next(one for one in report.findings if one.subject == "reachable")
+    assert answering.sentence == (
+        "n2 gave no answer within 25 s: the file system may hang there; n3 cannot be asked: no route to host"
+    )
+    assert "`ls /scratch/team` hangs on n2" in answering.remedy
+    assert report.summary.endswith("on n1; of n[2-3] nothing is known")
+
+
+def test_one_problem_of_several_hosts_is_told_once() -> None:
+    denied = {"problem": {"errno": "EACCES", "says": "Permission denied", "path": "/scratch/team/x"}}
+    lost = {"problem": {"errno": "ENOENT", "says": "No such file or directory", "path": "/scratch/team/x"}}
+    report = judge(measured(alone={"n1": GOOD | denied, "n2": GOOD | denied, "n3": GOOD | lost}))
+    usable = next(one for one in report.complaints if one.subject == "usable")
+    assert usable.sentence == (
+        "/scratch/team cannot be used: Permission denied on n[1-2]; No such file or directory on n3"
+    )
+    assert "on n[1-2], give this user the right" in usable.remedy
+    assert "on n3, choose a directory on another file system" in usable.remedy
 
 
 def test_one_host_alone_is_told_what_was_not_measured() -> None:

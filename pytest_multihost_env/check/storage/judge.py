@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from pytest_multihost_env import filesystem
 from pytest_multihost_env.check.doctor.finding import ERROR, OK, WARNING, Finding, Report, finding
 from pytest_multihost_env.check.doctor.hosts import reachable
 from pytest_multihost_env.check.grid import fold
 from pytest_multihost_env.check.storage import figures, together
-from pytest_multihost_env.check.storage.rounds import Answer, Measured
+from pytest_multihost_env.check.storage.rounds import NO_ANSWER, Answer, Measured
 from pytest_multihost_env.check.storage.rules import ELSEWHERE, EXTRAS, PROBLEMS, RULES, Rule
 
 _KINDS = {
@@ -33,7 +35,7 @@ def judge(measured: Measured) -> Report:
 
 def _findings(measured: Measured) -> Iterator[Finding]:
     if measured.silent or len(measured.hosts) > 1:
-        yield reachable(measured.silent, measured.hosts)
+        yield _answering(measured)
     if measured.alone:
         yield _usable(measured)
     if measured.met:
@@ -50,17 +52,45 @@ def _findings(measured: Measured) -> Iterator[Finding]:
         yield _left(measured)
 
 
+def _answering(measured: Measured) -> Finding:
+    """Say who answers; a host that was reached and then fell silent has storage that hangs, and is not gone."""
+    hangs = {host: why for host, why in measured.silent.items() if why.startswith(NO_ANSWER)}
+    found = reachable(
+        {
+            host: f"{why}: the file system may hang there" if host in hangs else why
+            for host, why in measured.silent.items()
+        },
+        measured.hosts,
+    )
+    if not hangs:
+        return found
+    looking = f"see whether `ls {measured.directory}` hangs on {fold(hangs)}, and mount it again there"
+    return dataclasses.replace(
+        found, remedy=looking if len(hangs) == len(measured.silent) else f"{looking}; {found.remedy}"
+    )
+
+
 def _usable(measured: Measured) -> Finding:
     answers: dict[str, tuple[str, str]] = {}
-    said, remedies = [], []
+    said: dict[str, list[str]] = {}
+    remedies: dict[str, list[str]] = {}
     for host, answer in measured.alone.items():
         problem = answer.get("problem")
         answers[host] = (OK, "yes") if problem is None else (ERROR, f"no: {problem['errno']}")
         if problem is not None:
-            said.append(f"{host}: {problem['says']}")
-            remedies.append(f"on {host}: " + PROBLEMS.get(problem["errno"], "see to the file system"))
-    sentence = f"{measured.directory} cannot be used: " + "; ".join(said)
-    return finding("usable", "files can be made here", answers, sentence, "; ".join(remedies))
+            said.setdefault(problem["says"], []).append(host)
+            remedies.setdefault(_remedy(problem, measured.directory), []).append(host)
+    sentence = f"{measured.directory} cannot be used: " + "; ".join(
+        f"{text} on {fold(at)}" for text, at in said.items()
+    )
+    remedy = "; ".join(f"on {fold(at)}, {text}" for text, at in remedies.items())
+    return finding("usable", "files can be made here", answers, sentence, remedy)
+
+
+def _remedy(problem: Mapping[str, str], directory: Path) -> str:
+    if problem["errno"] == "ENOENT" and problem["path"] != str(directory):
+        return ELSEWHERE  # it is there, and nothing can be made in it, as in /proc
+    return PROBLEMS.get(problem["errno"], "see to the file system")
 
 
 def _trials(able: Mapping[str, Answer]) -> Iterator[Finding]:
@@ -99,15 +129,18 @@ def _left(measured: Measured) -> Finding:
 
 
 def _summary(measured: Measured, findings: tuple[Finding, ...]) -> str:
-    errors = sum(one.verdict == ERROR for one in findings)
+    errors = sum(one.verdict == ERROR for one in findings if not one.unreachable)
     warnings = sum(one.verdict == WARNING for one in findings)
-    where, hosts = measured.directory, fold(measured.hosts)
+    where, hosts = measured.directory, fold(host for host in measured.hosts if host not in measured.silent)
+    alone = len(measured.hosts) - len(measured.silent) == 1
+    unknown = f"; of {fold(measured.silent)} nothing is known" if measured.silent else ""
+    if not hosts:
+        return f"nothing is known of {where}: no host answered"
     if errors:
-        return f"{where} is NOT good enough for an environment that {hosts} share: {figures.counted(errors, 'error')}"
+        sharing = "" if alone else f" that {hosts} share"
+        return f"{where} is NOT good enough for an environment{sharing}: {figures.counted(errors, 'error')}{unknown}"
     but = f", with {figures.counted(warnings, 'warning')}" if warnings else ""
-    if len(measured.hosts) == 1:
-        return (
-            f"publish-once works at {where} on {hosts}{but}; between hosts nothing was measured: name the hosts of the "
-            "job with --multihost-hosts"
-        )
-    return f"publish-once works at {where}{but}: {hosts} can share an environment there"
+    if alone:
+        more = unknown or "; between hosts nothing was measured: name the hosts of the job with --multihost-hosts"
+        return f"publish-once works at {where} on {hosts}{but}{more}"
+    return f"publish-once works at {where}{but}: {hosts} can share an environment there{unknown}"

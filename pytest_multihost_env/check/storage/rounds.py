@@ -14,8 +14,11 @@ from typing import Any, Protocol
 from pytest_multihost_env.filesystem import PREFIX
 
 FAR = "pytest_multihost_env.check.storage.far"
-STEP_LIMIT = 30.0
+STEP_LIMIT = 20.0
 """Seconds that a host may take for one step, apart from what it is told to wait."""
+
+NO_ANSWER = "gave no answer"
+"""Begins the reason of a host that was reached and fell silent."""
 
 MOST_MAKERS = 8
 """Each host looks at this many others: with sixty hosts, all pairs would be a load and say no more."""
