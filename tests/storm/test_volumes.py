@@ -17,8 +17,13 @@ from pytest_multihost_env.errors import NotReady
 from tests.integration.tiny import make_source
 from tests.storm import alone, oracle, volumes
 from tests.storm.scale import SEED, scaled
+from tests.testbed.fixtures import skip_or_fail
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount file systems")
+
+@pytest.fixture(autouse=True)
+def _as_root() -> None:
+    if os.geteuid() != 0:
+        skip_or_fail("only root may mount file systems")
 
 
 @pytest.fixture
@@ -93,7 +98,7 @@ def struck(
             volumes.lose_power(disk)
             process.kill()
             process.wait()
-        with volumes.on(image, special / "disk") as disk:
+        with volumes.on(volumes.as_it_is(image), special / "disk") as disk:
             found = [text for env in standing(disk) for text in oracle.lacks(env, source)]
             if not found:
                 alone.whole(source, disk / "python_env")
