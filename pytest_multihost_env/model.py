@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
@@ -228,6 +229,10 @@ class Checked:
         return f"{how[self.tier]}, {self.entries:,} entries in {self.seconds:.2f} s"
 
 
+OUTSIDE = "outside"
+"""The fact of a generation that names, as a JSON list, the paths outside of it that it imports from."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Generation:
     """A published environment: immutable, proven, known by its manifest's digest.
@@ -258,6 +263,11 @@ class Generation:
     def python(self) -> Path:
         """The interpreter that ranks and pytest run."""
         return self.path / "bin" / "python"
+
+    @property
+    def outside(self) -> tuple[str, ...]:
+        """Paths outside of it that it imports from, as was allowed."""
+        return tuple(json.loads(self.facts.get(OUTSIDE, "[]")))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -126,6 +126,8 @@ class Plan:
             if generation.checked is not None:
                 made += f", checked by {generation.checked}"
             lines.append(f"environment {self._short(generation.path)} ({made}, from {self._short(self.facts.source)})")
+            if generation.outside:
+                lines.append(f"imported from outside of it, as allowed: {', '.join(generation.outside)}")
             if generation.added:
                 lines.append(f"added to it: {_few(generation.added, 3)}")
         names = [f"{host.name}:{host.slots}" for host in self.allocation.hosts]

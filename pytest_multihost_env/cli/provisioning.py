@@ -32,7 +32,7 @@ _PATH = click.Path(path_type=Path)
 @click.argument("target", required=False, type=_PATH)
 @click.option("--force", is_flag=True, help="Build anew, and put aside an environment at TARGET that is not ours.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done and write nothing.")
-@settings_options("verify", "python", "requirements")
+@settings_options("verify", "python", "requirements", "allow-outside")
 @as_json
 @common
 def provision(
@@ -65,7 +65,7 @@ def provision(
 @click.option(
     "--shell", default="sh", metavar="NAME", help="sh, bash, dash, ksh, zsh, csh, tcsh, fish or nu; default sh."
 )
-@settings_options("verify", "python", "requirements")
+@settings_options("verify", "python", "requirements", "allow-outside")
 @common
 def activate(source: Path | None, target: Path | None, *, shell: str, **given: Any) -> int:
     """Print shell code that activates the environment, which is made first when it does not stand yet.
@@ -192,6 +192,7 @@ def _told(found: Verified) -> list[str]:
         lines += [f"  {label}: {path}" for path in paths[:_FEW]]
         if len(paths) > _FEW:
             lines.append(f"  {label}: {len(paths) - _FEW} more")
+    lines += [f"  note: {note}" for note in found.header.notes]
     lines.append(f"  proof: {found.proof}" if found.proof else "  proof: " + found.problem.replace("\n", "\n    "))
     lines.append("good" if found else "NOT as it was published")
     return lines

@@ -53,6 +53,7 @@ class Settings:
     rootdir: Path
     venv: Path | None
     target: Path
+    allow_outside: tuple[str, ...]
     python: str | None
     requirements: tuple[Path, ...]
     setup: tuple[tuple[str, ...], ...]

@@ -117,6 +117,14 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         choices=TIERS,
     ),
     Setting(
+        "allow-outside",
+        "list",
+        "distributions that may be imported from outside of the environment that all hosts see, as an editable install (repeatable)",
+        default=(),
+        metavar="NAME",
+        adds=True,
+    ),
+    Setting(
         "hosts", "str", "hosts and slots, as in node[01-04]:8,gpu1:4; default: PBS, Slurm, this machine", metavar="SET"
     ),
     Setting("hostfile", "path", "file of hosts in the grammar of Open MPI or MPICH, or plain", metavar="FILE"),

@@ -45,7 +45,14 @@ class Proof:
     absent: tuple[str, ...] = ()
 
 
-def prove(env: Path, *, modules: Sequence[str] = (), original: Path | None = None, timeout: float = 60) -> Proof:
+def prove(
+    env: Path,
+    *,
+    modules: Sequence[str] = (),
+    original: Path | None = None,
+    allowed: Sequence[str] = (),
+    timeout: float = 60,
+) -> Proof:
     """Run `env/bin/python` on its own, import, and check where everything came from.
 
     The directory `original`, and the prefix that the interpreter was bundled from, are covered by an empty one
@@ -55,6 +62,7 @@ def prove(env: Path, *, modules: Sequence[str] = (), original: Path | None = Non
         env: The environment, an absolute path.
         modules: What must be importable, beside `STANDARD` and `OURS`.
         original: The source that `env` was copied from.
+        allowed: Paths outside that may be imported from.
         timeout: Seconds until the proof has failed.
 
     Raises:
@@ -63,11 +71,11 @@ def prove(env: Path, *, modules: Sequence[str] = (), original: Path | None = Non
     began = time.monotonic()
     python = env / "bin" / "python"
     expected = _expected(original)
-    hidden = _hideable(env, original)
+    hidden = tuple(path for path in _hideable(env, original) if not any(_below(one, path) for one in allowed))
     command = [str(python), *ask.question(["imports", *STANDARD, *OURS, *modules], flags=("-B",))]
     seen, failure = _run(python, command, hidden, timeout)
     absent = tuple(name for name in seen["absent"] if name in STANDARD and name not in expected)
-    problems = _problems(env, seen, absent)
+    problems = _problems(env, _without(seen, allowed), absent)
     if failure is not None and not problems:
         raise failure
     if problems:
@@ -143,6 +151,25 @@ def _outside(env: Path, mapped: Sequence[str]) -> list[str]:
 
 def _in(env: Path, path: str) -> bool:
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(env))
+
+
+def _below(path: str, top: Path) -> bool:
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(top))
+
+
+def _without(seen: Mapping[str, Any], allowed: Sequence[str]) -> Mapping[str, Any]:
+    """Return what was seen, less what lies below the paths that are allowed."""
+    tops = [Path(path) for path in allowed]
+
+    def counts(path: str) -> bool:
+        return not any(_below(path, top) for top in tops)
+
+    return {
+        **seen,
+        "path": [path for path in seen["path"] if counts(path)],
+        "modules": {name: file for name, file in seen["modules"].items() if counts(file)},
+        "mapped": [path for path in seen["mapped"] if counts(path)],
+    }
 
 
 def _same(path: str, other: Path) -> bool:

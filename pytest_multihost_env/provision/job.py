@@ -40,6 +40,7 @@ class ProvisionRequest:
         requirements: Requirements files that are installed on top, without what they require.
         setup: Commands that are run in the environment before it is proven.
         directory: Where they run; None: where the source is.
+        allow_outside: Distributions that may be imported from outside of the environment.
         verify: How closely what stands is looked at before it is used again: one of `model.TIERS`.
     """
 
@@ -55,6 +56,7 @@ class ProvisionRequest:
     requirements: tuple[Path, ...] = ()
     setup: tuple[tuple[str, ...], ...] = ()
     directory: Path | None = None
+    allow_outside: tuple[str, ...] = ()
     verify: str = STAT
 
     @classmethod
@@ -69,6 +71,7 @@ class ProvisionRequest:
             requirements=settings.requirements,
             setup=settings.setup,
             directory=settings.rootdir,
+            allow_outside=settings.allow_outside,
             verify=settings.verify,
         )
 

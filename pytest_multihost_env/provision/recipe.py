@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_multihost_env.errors import UsageProblem
+from pytest_multihost_env.model import OUTSIDE
 from pytest_multihost_env.protocols import Builder, TakesPython, Work
 
 if TYPE_CHECKING:
     from pytest_multihost_env.provision.job import ProvisionRequest
+    from pytest_multihost_env.provision.outside import Outside
 
 Finish = Callable[[Path, Path, Work], tuple[str, ...]]
 """`finish(env, source, work)` completes a built tree in place; returns the distributions that it added."""
@@ -71,6 +73,7 @@ def standard(source: Path, request: ProvisionRequest, builders: Iterable[Builder
     from pytest_multihost_env.provision import overlay as adding
     from pytest_multihost_env.provision import requirements
     from pytest_multihost_env.provision.builders import built_in
+    from pytest_multihost_env.provision.outside import plain
 
     builder = choose(source, built_in() if builders is None else builders)
     if request.python is not None:
@@ -81,6 +84,7 @@ def standard(source: Path, request: ProvisionRequest, builders: Iterable[Builder
         adding.identity(request.overlay),
         *(requirements.read(file).digest(directory) for file in request.requirements),
         *(json.dumps(command) for command in request.setup),
+        *(f"allow-outside {name}" for name in sorted(map(plain, request.allow_outside))),
     )
     return Recipe(builder, _finishing(request, directory), options)
 
@@ -99,26 +103,38 @@ def _finishing(request: ProvisionRequest, directory: Path) -> Finish:
     def finish(env: Path, source: Path, work: Work) -> tuple[str, ...]:
         from pytest_multihost_env.provision import abi, bundle, bytecode, hermetic, relocate
         from pytest_multihost_env.provision import overlay as adding
+        from pytest_multihost_env.provision.outside import Outside
 
+        outside = Outside(request.allow_outside)
         with _stage("finishing", work):
             python = env / "bin" / "python"
             abi.record(env, [*abi.candidates(env), Path(os.path.realpath(python))], work.facts)  # before it is run
             work.notes.extend(bundle.bundle_interpreter(env).notes)
             abi.record(env, abi.candidates(env / "py"), work.facts)
-            relocate.relocate(env, source)
+            relocate.relocate(env, source, outside)
         _complete(env, request, directory, work)
         with _stage("finishing", work):
             if request.requirements or request.setup:  # they may have brought anything
-                relocate.relocate(env, source)
+                relocate.relocate(env, source, outside)
                 abi.record(env, abi.candidates(env), work.facts)
             added = adding.add_missing(env, python, request.overlay)
         if compiled := bytecode.complete(env, work):
             work.notes.append(f"{compiled} modules had no valid bytecode and were compiled")
         with _stage("proving", work):
-            hermetic.prove(env, original=source)
+            hermetic.prove(env, original=source, allowed=outside.paths)
+        _tell(outside, work)
         return added
 
     return finish
+
+
+def _tell(outside: Outside, work: Work) -> None:
+    """Record what is imported from outside, as allowed, and tell it."""
+    if outside.paths:
+        work.facts[OUTSIDE] = json.dumps(outside.paths)
+    work.notes.extend(outside.notes)
+    for note in outside.notes:
+        work.notify(note)
 
 
 def _complete(env: Path, request: ProvisionRequest, directory: Path, work: Work) -> None:

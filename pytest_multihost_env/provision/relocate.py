@@ -5,53 +5,50 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import shlex
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 
-from pytest_multihost_env.errors import NotReady
 from pytest_multihost_env.provision import mishaps, records, scripts, shells
+from pytest_multihost_env.provision.outside import Outside
 from pytest_multihost_env.provision.paths import Replacer
 
-_EDITABLE_CODE = ("__editable__*.py", "_editable_impl_*.py", "_*_editable.py", "_*_editable_loader.py")
+_EDITABLE_CODE = ("__editable__*.py", "_editable_*.py", "_*_editable.py", "_*_editable_loader.py")
+_IMPORT = re.compile(r"import[ \t]+(\w+)")
 
 
-def relocate(env: Path, old: Path) -> list[Path]:
+def relocate(env: Path, old: Path, outside: Outside | None = None) -> list[Path]:
     """Rewrite paths below `old` to `env` in the places where installers write them; return the files that changed.
 
-    Console scripts, activate scripts, `pyvenv.cfg`, `.pth` files, `direct_url.json` and the finders of editable
-    installs (PEP 660).  The name that the environment was made under counts as old as well, when its activate script
+    Console scripts, activate scripts, `pyvenv.cfg`, `.pth` and `.egg-link` files, `direct_url.json` and the finders of
+    editable installs (PEP 660).  The name that the environment was made under counts as old as well, when its activate script
     tells another.  Doing it twice changes nothing more.  `RECORD` gets the new digests.
 
     Args:
         env: The environment, an absolute path.
         old: Where it was copied from.
+        outside: Notes what leads outside, and knows what of it is allowed.
 
     Returns:
         Paths relative to `env`, sorted.
 
     Raises:
-        NotReady: Something is imported from outside of the environment (an editable install, a `.pth` file);
-            each is named.  Or `env` has a character that scripts cannot express.
+        NotReady: Something is imported from outside of the environment (an editable install, a `.pth` file, a link)
+            and is not allowed; each is named.  Or `env` has a character that scripts cannot express.
     """
     scripts.check_path(str(env))
     with mishaps.named("relocating"):
-        return _relocate(env, old)
+        return _relocate(env, old, outside or Outside())
 
 
-def _relocate(env: Path, old: Path) -> list[Path]:
+def _relocate(env: Path, old: Path, outside: Outside) -> list[Path]:
     replacer = Replacer(env, [old, Path(os.path.realpath(old)), *_made_as(env)])
-    outside: list[str] = []
     changes = dict((*_bin(env, replacer), *_config(env, replacer)))
     for site in records.site_directories(env):
         changes.update(_site(site, replacer, outside))
-    if outside:
-        raise NotReady(
-            "the environment imports code from outside of itself, so other hosts may see another or none",
-            where="\n".join(outside),
-            hint="install it non-editable (`pip install PATH`, without -e), or remove the .pth file",
-        )
+    outside.check()
     for path, content in changes.items():
         scripts.replace(path, content)
         if path.suffix == ".py":
@@ -109,16 +106,27 @@ def _config(env: Path, replacer: Replacer) -> Iterator[tuple[Path, bytes]]:
     yield from _changed(path, content, "".join(lines).encode("utf-8", "surrogateescape"))
 
 
-def _site(site: Path, replacer: Replacer, outside: list[str]) -> Iterator[tuple[Path, bytes]]:
+def _site(site: Path, replacer: Replacer, outside: Outside) -> Iterator[tuple[Path, bytes]]:
+    imported: set[Path] = set()
     for path in sorted(site.glob("*.pth")):
         yield from _pth(path, replacer, outside)
+        text = path.read_text(encoding="utf-8", errors="surrogateescape")
+        imported |= {site / f"{match[1]}.py" for match in map(_IMPORT.match, text.splitlines()) if match}
+    for path in sorted(site.glob("*.egg-link")):
+        yield from _egg_link(path, replacer)
     for path in sorted(site.glob("*.dist-info/direct_url.json")):
         yield from _direct_url(path, replacer, outside)
-    for path in sorted({path for pattern in _EDITABLE_CODE for path in site.glob(pattern)}):
+    finders = {path for pattern in _EDITABLE_CODE for path in site.glob(pattern)}
+    for path in sorted(finders):
         yield from _finder(path, replacer, outside)
+    for path in sorted(path for path in imported - finders if path.is_file()):
+        yield from _finder(path, replacer, None)  # any module; an absolute path in it need not be one to import from
+    for path in sorted(path for path in site.iterdir() if path.is_symlink()):
+        if not _within(replacer, str(path)):
+            outside.add(path, f"{path.name}: a link to {os.path.realpath(path)}", os.path.realpath(path))
 
 
-def _pth(path: Path, replacer: Replacer, outside: list[str]) -> Iterator[tuple[Path, bytes]]:
+def _pth(path: Path, replacer: Replacer, outside: Outside) -> Iterator[tuple[Path, bytes]]:
     """Rewrite a path configuration file (module `site`): one path per line; `import` begins code, `#` a comment."""
     content = path.read_bytes()
     lines: list[str] = []
@@ -132,7 +140,7 @@ def _pth(path: Path, replacer: Replacer, outside: list[str]) -> Iterator[tuple[P
             fresh = replacer.path(entry)
             full = os.path.normpath(path.parent / fresh)
             if not _within(replacer, full):
-                outside.append(f"{path.name}: {entry}")
+                outside.add(path, f"{path.name}: {entry}", full)
             lines.append(fresh + line[len(entry) :])
     yield from _changed(path, content, "".join(lines).encode("utf-8", "surrogateescape"))
 
@@ -142,7 +150,15 @@ def _within(replacer: Replacer, path: str) -> bool:
     return replacer.inside(path) and (not os.path.exists(path) or real.inside(os.path.realpath(path)))  # noqa: PTH110
 
 
-def _direct_url(path: Path, replacer: Replacer, outside: list[str]) -> Iterator[tuple[Path, bytes]]:
+def _egg_link(path: Path, replacer: Replacer) -> Iterator[tuple[Path, bytes]]:
+    """Rewrite the place that `setup.py develop` noted; what is imported stands in a `.pth` file."""
+    content = path.read_bytes()
+    lines = content.decode("utf-8", "surrogateescape").splitlines(keepends=True)
+    fresh = "".join(replacer.path(line.rstrip("\n")) + ("\n" if line.endswith("\n") else "") for line in lines)
+    yield from _changed(path, content, fresh.encode("utf-8", "surrogateescape"))
+
+
+def _direct_url(path: Path, replacer: Replacer, outside: Outside) -> Iterator[tuple[Path, bytes]]:
     """Rewrite the origin of a distribution (PEP 610); only an editable one is imported from there."""
     try:
         record = json.loads(path.read_bytes())
@@ -154,13 +170,14 @@ def _direct_url(path: Path, replacer: Replacer, outside: list[str]) -> Iterator[
     place = urllib.parse.unquote(url.path)
     fresh = replacer.path(place)
     if record.get("dir_info", {}).get("editable") and not replacer.inside(fresh):
-        outside.append(f"{path.parent.name.removesuffix('.dist-info')}: editable, in {place}")
+        label = path.parent.name.removesuffix(".dist-info")
+        outside.add(path, f"{label}: editable, in {place}", place, owner=label.partition("-")[0])
     if fresh != place:
         record["url"] = url._replace(path=urllib.parse.quote(fresh)).geturl()
         yield path, json.dumps(record).encode()
 
 
-def _finder(path: Path, replacer: Replacer, outside: list[str]) -> Iterator[tuple[Path, bytes]]:
+def _finder(path: Path, replacer: Replacer, outside: Outside | None) -> Iterator[tuple[Path, bytes]]:
     """Rewrite the absolute paths among the text constants of an editable install's import hook."""
     content = path.read_bytes()
     lines = content.splitlines(keepends=True)
@@ -176,8 +193,8 @@ def _finder(path: Path, replacer: Replacer, outside: list[str]) -> Iterator[tupl
     for node in sorted(constants, key=lambda node: (node.lineno, node.col_offset), reverse=True):
         value = str(node.value)
         fresh = replacer.path(value)
-        if len(Path(value).parts) > 1 and not replacer.inside(fresh):
-            outside.append(f"{path.name}: {value}")
+        if outside is not None and len(Path(value).parts) > 1 and not replacer.inside(fresh):
+            outside.add(path, f"{path.name}: {value}", value)
         if fresh != value and node.lineno == node.end_lineno and node.end_col_offset is not None:
             line = lines[node.lineno - 1]  # offsets count bytes of UTF-8
             lines[node.lineno - 1] = line[: node.col_offset] + repr(fresh).encode() + line[node.end_col_offset :]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Collection
 from pathlib import Path
 
 from pytest_multihost_env import files
 from pytest_multihost_env.errors import NotReady
+from pytest_multihost_env.model import OUTSIDE
 from pytest_multihost_env.provision import manifest
 from pytest_multihost_env.provision.adopt import is_relocated
 from pytest_multihost_env.provision.compare import Difference, compare
@@ -85,7 +87,7 @@ def verify(target: Path, *, digest: str = "", owners: Collection[int] = (), prov
     if found.differing or found.missing or relocated:
         proof, problem = "", "not tried: the environment was changed or moved, and what it runs is not known"
     else:
-        proof, problem = _proven(path, Path(known.header.source), owners, prove or _hermetic)
+        proof, problem = _proven(path, Path(known.header.source), owners, prove or _hermetic(known.header))
     return Verified(
         path=path,
         digest=manifest.digest(data),
@@ -131,9 +133,16 @@ def _proven(path: Path, source: Path, owners: Collection[int], prove: Prove) -> 
         return "", f"{error.filename}: {error.strerror}"
 
 
-def _hermetic(path: Path, source: Path | None) -> str:
-    from pytest_multihost_env.provision import hermetic
+def _hermetic(header: manifest.Header) -> Prove:
+    from pytest_multihost_env.provision import abi, hermetic
 
-    proof = hermetic.prove(path, original=source)
-    hidden = ", ".join(str(one) for one in proof.hidden) or "nothing"
-    return f"Python {proof.python} runs from {proof.prefix} alone; out of sight meanwhile: {hidden}"
+    allowed = json.loads(header.facts.get(OUTSIDE, "[]"))
+
+    def prove(path: Path, source: Path | None) -> str:
+        abi.require(header.facts, str(path))
+        proof = hermetic.prove(path, original=source, allowed=allowed)
+        hidden = ", ".join(str(one) for one in proof.hidden) or "nothing"
+        alone = f"with {', '.join(allowed)}, as allowed" if allowed else "alone"
+        return f"Python {proof.python} runs from {proof.prefix} {alone}; out of sight meanwhile: {hidden}"
+
+    return prove

@@ -164,13 +164,15 @@ def plan(rows: Iterable[tuple[str, str, str]], look: Look = PLAIN) -> str:
 
 
 def generation(made: Generation, look: Look = PLAIN) -> str:
-    """Tell which environment is used, in one to three lines."""
+    """Tell which environment is used, in a few lines."""
     how = f"reused in {made.seconds:.1f} s" if made.reused else f"made in {made.seconds:.1f} s by {made.built_by}"
     if made.checked is not None:
         how += f" (checked by {made.checked})"
     lines = [f"environment {made.path}", f"  {how}, manifest {made.digest[:12]}"]
     if made.added:
         lines.append("  added, since the source lacks it: " + ", ".join(made.added))
+    if made.outside:
+        lines.append("  imports from outside, as allowed: " + ", ".join(made.outside))
     return fitted("\n".join(lines), look.encoding)
 
 

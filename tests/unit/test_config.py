@@ -54,6 +54,7 @@ def test_every_name_of_a_setting_is_its_own() -> None:
 SAMPLES = {
     "venv": ("/opt/ä b", Path("/opt/ä b")),
     "target": ("/s#ü", Path("/s#ü")),
+    "allow-outside": ("my-project, B", ("my-project", "B")),
     "verify": ("content", "content"),
     "hosts": ("n[1-2]:8", "n[1-2]:8"),
     "hostfile": ("/h 'x'", Path("/h 'x'")),
