@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import statistics
+import resource
 import sys
 import time
 from pathlib import Path
@@ -22,13 +22,19 @@ _PORTION = 8
 """Files of one directory in one thread's job: each takes long."""
 
 _WAITS = 50e-6
-"""Seconds for a call from which on it is a wait: a local disk answers within 5 to 20 millionths."""
+_OFTEN = 0.3
+"""From how many seconds off the processor for each call, and from what share of the calls that give it away, they wait."""
 
 _CALLS = 100
 _PATIENCE = 0.05
+"""How many calls are looked at, or for how many seconds."""
+
 _FEW = 512
 _LITTLE = 64 << 20
+"""Names and bytes that are copied in the time that it takes to start a process."""
+
 _PROCESSES = 8
+"""At most: measured with two only, and what many do in one file system's journal they do after each other."""
 
 
 class Probe:
@@ -41,8 +47,8 @@ class Probe:
         self._skip = skip
         self._alone = Alone(setup._replace(portion=_PORTION), skip)
         self._began = time.monotonic()
-        self._calls = self._names = self._size = 0
-        self._times: list[float] = []
+        self._calls = self._switches = self._names = self._size = 0
+        self._waited = 0.0
 
     @property
     def knows(self) -> bool:
@@ -53,8 +59,13 @@ class Probe:
 
     @property
     def _waits(self) -> bool:
-        """Whether a call mostly waits.  The median: a look during which another process had the processor is no look."""
-        return statistics.median(self._times) > _WAITS
+        """Whether calls wait for somebody.
+
+        Time alone does not tell: on a busy machine others have the processor for most of it.  Who waits gives the
+        processor away, though, and the kernel counts that (getrusage(2), `ru_nvcsw`).
+        """
+        calls = max(1, self._calls)
+        return self._switches / calls > _OFTEN and self._waited / calls > _WAITS
 
     def give(self, job: Job) -> None:
         """Keep the job."""
@@ -62,14 +73,15 @@ class Probe:
 
     def take(self) -> Report:
         """Do the job."""
-        began = time.perf_counter()
+        began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_THREAD)
         report = self._alone.take()
-        took = time.perf_counter() - began
-        calls = 4 * len(report.made) + 3 * report.files + 4 * report.links
-        self._calls += calls
+        after = resource.getrusage(resource.RUSAGE_THREAD)
+        worked = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        self._waited += time.perf_counter() - began - worked
+        self._switches += after.ru_nvcsw - before.ru_nvcsw
+        self._calls += 4 * len(report.made) + 3 * report.files + 4 * report.links
         self._names += report.names
         self._size += report.size
-        self._times.append((took - report.size / 1e9) / max(1, calls))
         return report
 
     def crew(self) -> Crew:

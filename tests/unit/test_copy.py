@@ -9,17 +9,25 @@ import shutil
 import socket
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from pytest_multihost_env.errors import NotReady
 from pytest_multihost_env.model import ReadFile
-from pytest_multihost_env.protocols import Work
-from pytest_multihost_env.provision import digests
+from pytest_multihost_env.protocols import Silent, Work
+from pytest_multihost_env.provision import digests, storage
 from pytest_multihost_env.provision.copy import Copied, Hire, copy_tree
+from pytest_multihost_env.provision.copying.content import Content
+from pytest_multihost_env.provision.copying.entries import Entries
 from pytest_multihost_env.provision.crew import Alone, Processes, Threads
+
+CREWS: dict[str, Hire] = {
+    "alone": Alone,
+    "threads": lambda setup, skip: Threads(setup._replace(portion=1), skip, 5),
+    "processes": lambda setup, skip: Processes(setup._replace(portion=2), 3),
+}
 
 STAMP = 1_600_000_000_123_456_789
 
@@ -74,11 +82,20 @@ def regular_files(top: Path) -> Iterator[tuple[str, os.stat_result]]:
             yield path.relative_to(top).as_posix(), path.lstat()
 
 
-def test_modes_times_dotfiles_and_empty_directories_are_kept(source: Path, special: Path) -> None:
+def test_row_26_modes_times_dotfiles_and_empty_directories_are_kept(source: Path, special: Path) -> None:
     copied = copy_tree(source, special / "copy")
     assert described(special / "copy") == described(source)
     regular = [path for path in source.rglob("*") if path.is_file() and not path.is_symlink()]
     assert (copied.files, copied.bytes) == (len(regular), sum(path.stat().st_size for path in regular))
+
+
+@pytest.mark.parametrize("crew", CREWS)
+def test_row_27_nothing_is_linked_to_the_source(source: Path, special: Path, crew: str) -> None:
+    copy_tree(source, special / "copy", hire=CREWS[crew])
+    before = {status.st_ino for _, status in regular_files(source)}
+    for name, status in regular_files(special / "copy"):
+        assert (name, status.st_nlink) == (name, 1)
+        assert status.st_ino not in before
 
 
 def test_hard_links_are_broken_and_set_uid_is_dropped(source: Path, special: Path) -> None:
@@ -88,7 +105,7 @@ def test_hard_links_are_broken_and_set_uid_is_dropped(source: Path, special: Pat
     assert not (special / "copy" / "bin" / "setuid").stat().st_mode & stat.S_ISUID
 
 
-def test_no_link_leads_back_into_the_source(source: Path, special: Path) -> None:
+def test_row_26_no_link_leads_back_into_the_source(source: Path, special: Path) -> None:
     copied = copy_tree(source, special / "copy")
     links = {
         p.relative_to(special / "copy").as_posix(): str(p.readlink())
@@ -142,13 +159,6 @@ def other_file_system(tmp_path: Path) -> Iterator[Path]:
 def test_another_file_system_is_no_obstacle(source: Path, other_file_system: Path) -> None:
     copy_tree(source, other_file_system / "copy")
     assert described(other_file_system / "copy") == described(source)
-
-
-CREWS: dict[str, Hire] = {
-    "alone": Alone,
-    "threads": lambda setup, skip: Threads(setup._replace(portion=1), skip, 5),
-    "processes": lambda setup, skip: Processes(setup._replace(portion=2), 3),
-}
 
 
 @pytest.mark.parametrize("crew", CREWS)
@@ -219,6 +229,117 @@ def test_a_destination_that_exists_is_left_alone(source: Path, special: Path) ->
 def test_a_destination_inside_the_source_is_refused(source: Path, inside: str) -> None:
     with pytest.raises(NotReady, match="lies inside"):
         copy_tree(source, source / inside)
+
+
+@pytest.mark.parametrize("digests", [True, False])
+@pytest.mark.parametrize("size", [10, 3 << 20])
+def test_a_file_that_becomes_shorter_meanwhile_is_an_error(
+    special: Path, monkeypatch: pytest.MonkeyPatch, size: int, digests: bool
+) -> None:
+    source = special / "source"
+    source.mkdir()
+    (source / "file").write_bytes(bytes(size))
+    copy = Content.copy
+
+    def cut_and_copy(self: Content, reader: int, writer: int, expected: int) -> str:
+        os.truncate(source / "file", 5)  # after its size was asked for
+        return copy(self, reader, writer, expected)
+
+    monkeypatch.setattr(Content, "copy", cut_and_copy)
+    with pytest.raises(NotReady, match="became shorter while it was copied") as caught:
+        copy_tree(source, special / "copy", digests=digests)
+    assert caught.value.where == str(source / "file")
+    assert not (special / "copy").exists()
+
+
+def test_only_bytecode_may_vanish_between_the_listing_and_its_turn(special: Path) -> None:
+    source = special / "source"
+    (source / "__pycache__").mkdir(parents=True)
+    for name in ("module.py", "__pycache__/module.pyc", "__pycache__/module.pyc.140"):
+        (source / name).write_text(name)
+
+    def vanishing(victim: str) -> Callable[[str], bool]:
+        def skip(name: str) -> bool:  # asked about each name while the directory is listed
+            if name == victim:
+                (source / name).unlink()
+            return False
+
+        return skip
+
+    copied = copy_tree(source, special / "copy", skip=vanishing("__pycache__/module.pyc.140"))
+    assert copied.files == 2
+    with pytest.raises(NotReady, match="No such file") as caught:
+        copy_tree(source, special / "other", skip=vanishing("module.py"))
+    assert caught.value.where == str(source / "module.py")
+
+
+@pytest.mark.parametrize("crew", CREWS)
+def test_any_name_is_a_name(special: Path, crew: str) -> None:
+    source = special / "source"
+    names = [b"a b", b"it's", b'"', b"#1", b"\xc3\xbc", b"\xff\xfe", b"line\nbreak", b"\\", b"-rf", b"x" * 200, b"..."]
+    for name in map(os.fsdecode, names):
+        (source / name).mkdir(parents=True)
+        (source / name / name).write_text("content")
+        (source / name / "link").symlink_to(name)
+    copied = copy_tree(source, special / "copy", hire=CREWS[crew], work=(work := Work()), digests=True)
+    assert (copied.files, copied.links, copied.directories) == (len(names), len(names), len(names) + 1)
+    assert described(special / "copy") == described(source)
+    assert sorted(work.read) == sorted(f"{name}/{name}" for name in map(os.fsdecode, names))
+
+
+@pytest.mark.parametrize(("crew", "count"), [("threads", 1_000), ("processes", 10_000)])
+def test_a_large_directory_is_shared_out(special: Path, crew: str, count: int) -> None:
+    source = special / "source"
+    (source / "data").mkdir(parents=True)
+    for number in range(count):
+        (source / "data" / f"{number}.txt").write_text(str(number))
+    jobs: list[int] = []
+
+    class Counting(Silent):
+        def advance(self, files: int, size: int) -> None:
+            jobs.append(files)
+
+    seats = {"threads": lambda s, k: Threads(s, k, 3), "processes": lambda s, k: Processes(s, 3)}
+    copied = copy_tree(source, special / "copy", hire=seats[crew], work=Work(progress=Counting()))
+    assert copied.files == sum(jobs) == len(list((special / "copy" / "data").iterdir())) == count
+    assert max(jobs) <= storage.PORTION
+    assert (special / "copy" / "data").stat().st_mtime_ns == (source / "data").stat().st_mtime_ns
+
+
+def test_a_directory_that_its_owner_may_not_enter_gets_its_mode_last(special: Path) -> None:
+    source = special / "source"
+    (source / "shut" / "deep" / "deeper").mkdir(parents=True)
+    (source / "shut" / "deep" / "deeper" / "file").touch()
+    for name, mode in (("shut/deep/deeper", 0o555), ("shut/deep", 0o500), ("shut", 0o511)):
+        (source / name).chmod(mode)
+    copy_tree(source, special / "copy")
+    assert described(special / "copy") == described(source)
+
+
+def test_a_report_that_does_not_add_up_is_no_success(special: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (special / "source").mkdir()
+    (special / "source" / "file").touch()
+    monkeypatch.setattr(Entries, "_files", lambda self, directory, names, report: None)
+    with pytest.raises(RuntimeError, match="some were not copied"):
+        copy_tree(special / "source", special / "copy")
+    assert not (special / "copy").exists()
+
+
+@pytest.mark.parametrize("count", [60, 700])
+def test_a_local_disk_gets_processes_when_there_is_much_to_copy(
+    source: Path, special: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """Who gets threads shows in tests/integration/test_copy.py, where system calls wait."""
+    for number in range(count):
+        (source / "bin" / f"file {number}").touch()
+    used: set[str] = set()
+    for kind in (Alone, Threads, Processes):
+        give = kind.give
+        monkeypatch.setattr(kind, "give", lambda s, job, n=kind.__name__, give=give: (used.add(n), give(s, job))[1])
+    copy_tree(source, special / "copy")
+    several = count > 512 and len(os.sched_getaffinity(0)) > 1
+    assert used == ({"Alone", "Processes"} if several else {"Alone"})
+    assert described(special / "copy") == described(source)
 
 
 def test_an_empty_tree_copies_to_an_empty_tree(special: Path) -> None:
