@@ -128,6 +128,8 @@ def write_new(path: Path, data: bytes, mode: int = 0o644, *, durable: bool = Tru
     """
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     with os.fdopen(fd, "wb") as file:
+        if stat.S_IMODE(os.fstat(fd).st_mode) != mode:  # the caller's umask
+            os.fchmod(fd, mode)
         file.write(data)
         if durable:
             file.flush()

@@ -6,12 +6,12 @@ import dataclasses
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pytest_multihost_env.cli import output
-from pytest_multihost_env.cli.state import as_json, common, load
+from pytest_multihost_env.cli.state import as_json, common, load, settings_options
 
 if TYPE_CHECKING:
     from pytest_multihost_env.provision.garbage import Item
@@ -33,19 +33,23 @@ def _age(_context: click.Context, _parameter: click.Parameter, value: str | None
 @click.option("--older-than", callback=_age, metavar="AGE", help="Remove only what is older, as in 7d.")
 @click.option("--replaced", is_flag=True, help="Also remove what `provision --force` has put aside.")
 @click.option("--dry-run", is_flag=True, help="Say what would be removed and remove nothing.")
+@settings_options("group", "owners")
 @as_json
 @common
-def gc(target: Path | None, *, keep: int, older_than: float, replaced: bool, dry_run: bool, as_json: bool) -> int:
+def gc(
+    target: Path | None, *, keep: int, older_than: float, replaced: bool, dry_run: bool, as_json: bool, **given: Any
+) -> int:
     """Remove the environments made for TARGET that nobody needs any more, and what dead builders left.
 
     The newest one stays, and the one that TARGET leads to, and whichever a running job uses, on any host.  TARGET
     defaults to the setting `target` (./python_env).  The exit code is 1 when something could not be removed.
     """
-    from pytest_multihost_env.provision import Wish, collect
+    from pytest_multihost_env.provision import Wish, collect, trust_of
     from pytest_multihost_env.provision.garbage import total
 
-    wish = Wish(keep=keep, older_than=older_than, replaced=replaced, dry_run=dry_run)
-    where = (Path.cwd() / target) if target else load({}).target
+    settings = load(given)
+    wish = Wish(keep=keep, older_than=older_than, replaced=replaced, dry_run=dry_run, trust=trust_of(settings))
+    where = (Path.cwd() / target) if target else settings.target
     items = collect(where, wish)
     if as_json:
         rows = [{**dataclasses.asdict(item), "left": list(item.left)} for item in items]

@@ -32,7 +32,7 @@ _PATH = click.Path(path_type=Path)
 @click.argument("target", required=False, type=_PATH)
 @click.option("--force", is_flag=True, help="Build anew, and put aside an environment at TARGET that is not ours.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done and write nothing.")
-@settings_options("verify", "python", "requirements", "allow-outside")
+@settings_options("verify", "python", "requirements", "allow-outside", "group", "umask", "owners")
 @as_json
 @common
 def provision(
@@ -65,7 +65,7 @@ def provision(
 @click.option(
     "--shell", default="sh", metavar="NAME", help="sh, bash, dash, ksh, zsh, csh, tcsh, fish or nu; default sh."
 )
-@settings_options("verify", "python", "requirements", "allow-outside")
+@settings_options("verify", "python", "requirements", "allow-outside", "group", "umask", "owners")
 @common
 def activate(source: Path | None, target: Path | None, *, shell: str, **given: Any) -> int:
     """Print shell code that activates the environment, which is made first when it does not stand yet.
@@ -104,17 +104,20 @@ def failing_code(words: Sequence[str]) -> str:
 
 @click.command()
 @click.argument("target", required=False, type=_PATH)
+@settings_options("group", "owners")
 @as_json
 @common
-def verify(target: Path | None, *, as_json: bool) -> int:
+def verify(target: Path | None, *, as_json: bool, **given: Any) -> int:
     """Compare the environment at TARGET with its manifest, byte by byte, and prove that it stands on its own.
 
     TARGET defaults to the setting `target` (./python_env).  The exit code is 1 when anything changed, came or went,
     when the environment was moved, or when it uses something outside of itself.
     """
+    from pytest_multihost_env.provision import trust_of
     from pytest_multihost_env.provision import verify as look_at
 
-    found = look_at(target or load({}).target)
+    settings = load(given)
+    found = look_at(target or settings.target, trust=trust_of(settings))
     if as_json:
         output.json({**dataclasses.asdict(found), "digest_ok": found.digest_ok, "good": bool(found)})
     else:

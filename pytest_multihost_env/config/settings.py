@@ -58,6 +58,9 @@ class Settings:
     requirements: tuple[Path, ...]
     setup: tuple[tuple[str, ...], ...]
     verify: str
+    group: str | None
+    umask: str | None
+    owners: tuple[str, ...]
     hosts: str | None
     hostfile: Path | None
     launcher: str

@@ -125,6 +125,26 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         adds=True,
     ),
     Setting(
+        "group",
+        "str",
+        "share what is made with this group, whose members are trusted: they may build, pin and clear up too",
+        metavar="GROUP",
+    ),
+    Setting(
+        "umask",
+        "str",
+        "what nobody may do with what is made, in octal; default: 022, or 002 with a group",
+        metavar="MODE",
+    ),
+    Setting(
+        "owners",
+        "list",
+        "also run environments that belong to these users, by name or number (repeatable)",
+        default=(),
+        metavar="USER",
+        adds=True,
+    ),
+    Setting(
         "hosts", "str", "hosts and slots, as in node[01-04]:8,gpu1:4; default: PBS, Slurm, this machine", metavar="SET"
     ),
     Setting("hostfile", "path", "file of hosts in the grammar of Open MPI or MPICH, or plain", metavar="FILE"),

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 
 from pytest_multihost_env import files
 from pytest_multihost_env.model import Checked, Generation
 from pytest_multihost_env.provision import abi, manifest
 from pytest_multihost_env.provision.publish import Ready, Slot
-from pytest_multihost_env.provision.target import trusted_owner, trusted_path
+from pytest_multihost_env.provision.trust import Trust, trusted_owner, trusted_path
 
 
 class Damaged(Exception):
@@ -21,7 +21,7 @@ Look = Callable[[Path, bytes], Checked]
 """`look(env, manifest)` looks at a published environment and says how; or raises `Damaged`."""
 
 
-def adopt(slot: Slot, ready: Ready, key: str, owners: Collection[int], look: Look | None = None) -> Generation:
+def adopt(slot: Slot, ready: Ready, key: str, trust: Trust, look: Look | None = None) -> Generation:
     """Return the environment that `ready` names, after the quick checks, and those of `look`.
 
     Raises:
@@ -29,8 +29,8 @@ def adopt(slot: Slot, ready: Ready, key: str, owners: Collection[int], look: Loo
         NotReady: Somebody else could have written it, or this host cannot run it.
     """
     path = slot.attempts / ready.attempt
-    trusted_path(slot.path, owners)
-    trusted_owner(slot.path / "READY", ready.uid, owners)
+    trusted_path(slot.path, trust)
+    trusted_owner(slot.path / "READY", ready.uid, trust)
     if ready.attempt not in files.names(slot.attempts):
         raise Damaged(f"{path} is gone")
     try:
@@ -55,7 +55,7 @@ def adopt(slot: Slot, ready: Ready, key: str, owners: Collection[int], look: Loo
         seconds=0.0,
         facts=header.facts,
     )
-    _check_python(generation, owners)
+    _check_python(generation, trust)
     return generation if look is None else dataclasses.replace(generation, checked=look(path, data))
 
 
@@ -65,10 +65,10 @@ def is_relocated(header: manifest.Header, path: Path) -> bool:
     return made != path and not (made.exists() and made.samefile(path))
 
 
-def _check_python(generation: Generation, owners: Collection[int]) -> None:
+def _check_python(generation: Generation, trust: Trust) -> None:
     python = generation.python
     try:
-        trusted_path(python, owners)
+        trusted_path(python, trust)
     except OSError as error:
         raise Damaged(f"{python} is not there: {error.strerror}") from None
     if not python.is_file():

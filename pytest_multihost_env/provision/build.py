@@ -12,7 +12,7 @@ from pytest_multihost_env import files
 from pytest_multihost_env.errors import MultihostError, NotReady, Passing
 from pytest_multihost_env.model import Generation
 from pytest_multihost_env.protocols import Work
-from pytest_multihost_env.provision import actor, failures, manifest, publish, target
+from pytest_multihost_env.provision import actor, failures, manifest, target
 from pytest_multihost_env.provision.actor import Actor
 from pytest_multihost_env.provision.adopt import adopt
 from pytest_multihost_env.provision.job import Job, conditions, key_of
@@ -21,6 +21,7 @@ from pytest_multihost_env.provision.publish import Doomed, Ready, Slot
 from pytest_multihost_env.provision.reuse import fingerprints
 from pytest_multihost_env.provision.scan import scan
 from pytest_multihost_env.provision.target import Amount, Place
+from pytest_multihost_env.provision.trust import trusted_path
 
 
 def build(job: Job, lease: Lease) -> Generation:
@@ -36,7 +37,8 @@ def build(job: Job, lease: Lease) -> Generation:
     me = actor.myself()
     attempt = job.slot.begin(me, lease.number)
     try:
-        digest, header = _make(job, attempt, me, amount)
+        with job.request.sharing.in_force():
+            digest, header = _make(job, attempt, me, amount)
         ready = _publish(job, attempt, digest, me)
     except BaseException as error:
         if not _may_stand(job.slot, attempt):
@@ -52,7 +54,7 @@ def build(job: Job, lease: Lease) -> Generation:
         raise problem from error
     if ready.attempt != attempt.name:
         job.slot.discard(attempt)
-        return adopt(job.slot, ready, job.key, job.request.owners)
+        return adopt(job.slot, ready, job.key, job.request.trust)
     with contextlib.suppress(OSError):
         job.slot.sweep(ready, lease.look())
     return Generation(
@@ -87,7 +89,7 @@ def _make(job: Job, attempt: Path, me: Actor, amount: Amount) -> tuple[str, mani
             f"{job.place.source} was changed while it was copied",
             hint="let what writes to it finish, and provision again",
         )
-    publish.seal(attempt)
+    job.request.sharing.seal(attempt)
     header = manifest.Header(
         key=job.key,
         path=str(attempt),
@@ -103,7 +105,7 @@ def _make(job: Job, attempt: Path, me: Actor, amount: Amount) -> tuple[str, mani
     )
     data = manifest.render(header, scan(attempt, work.read))
     files.write_new(attempt / manifest.NAME, data, 0o444)
-    target.trusted_path(attempt / "bin" / "python", job.request.owners)
+    trusted_path(attempt / "bin" / "python", job.request.trust)
     return manifest.digest(data), header
 
 

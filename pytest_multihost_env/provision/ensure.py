@@ -30,6 +30,7 @@ from pytest_multihost_env.provision.lease import Lease
 from pytest_multihost_env.provision.publish import Doomed
 from pytest_multihost_env.provision.recipe import Recipe
 from pytest_multihost_env.provision.reuse import Reuse
+from pytest_multihost_env.provision.trust import trusted_path
 from pytest_multihost_env.provision.waiting import Waiting
 
 _DOUBT = 5.0
@@ -124,7 +125,7 @@ def _look(
 
 def _made(job: Job) -> Generation:
     """Build, or wait for the one who does, where both are allowed."""
-    target.trusted_path(target.nearest(job.place.target.parent), job.request.owners)
+    trusted_path(target.nearest(job.place.target.parent), job.request.trust)
     if not job.slot.names():
         job = dataclasses.replace(job, amount=target.require_space(job.place))
         target.require_publishing(job.place)
@@ -133,8 +134,8 @@ def _made(job: Job) -> Generation:
 
 def _contend(job: Job) -> Generation:
     """Build, or wait for the one who does, until something stands."""
-    job.slot.make()
-    target.trusted_path(job.slot.lease, job.request.owners)
+    job.slot.make(job.request.sharing)
+    trusted_path(job.slot.lease, job.request.trust)
     chair = Chair(job.slot.path, job.notify)
     lease = Lease(job.slot.lease, ttl=job.request.ttl, beat=job.request.beat)
     with _terminable():

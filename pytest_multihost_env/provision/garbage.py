@@ -18,7 +18,8 @@ from pytest_multihost_env import files
 from pytest_multihost_env.errors import NotReady, UsageProblem
 from pytest_multihost_env.provision import actor, failures, pins, publish
 from pytest_multihost_env.provision.publish import DOOMED, READY, Slot
-from pytest_multihost_env.provision.target import Place, of_target, trusted_path
+from pytest_multihost_env.provision.target import Place, of_target
+from pytest_multihost_env.provision.trust import NOBODY_ELSE, Trust, trusted_path
 
 ENVIRONMENT, BUILD, FAILURE, REPLACED = "environment", "unfinished build", "failed build", "put aside"
 
@@ -32,14 +33,14 @@ class Wish:
         older_than: Seconds; only what was published longer ago goes.
         replaced: What `--force` has put aside goes too.
         dry_run: Only say what would go.
-        owners: Users, besides this one and root, in whose store one may clear up.
+        trust: Whom to trust besides this user and root: in their stores one may clear up too.
     """
 
     keep: int = 1
     older_than: float = 0.0
     replaced: bool = False
     dry_run: bool = False
-    owners: tuple[int, ...] = ()
+    trust: Trust = NOBODY_ELSE
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ def collect(target: Path, wish: Wish | None = None) -> list[Item]:
             expected=f"the directory {place.home}",
             hint="name the TARGET that was given to `multihost-env provision`",
         )
-    trusted_path(place.store, wish.owners)
+    trusted_path(place.store, wish.trust)
     return list(_Collector(place, wish).items())
 
 

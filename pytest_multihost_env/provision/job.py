@@ -14,11 +14,13 @@ import pytest_multihost_env
 from pytest_multihost_env.config import Settings
 from pytest_multihost_env.model import STAT, Generation
 from pytest_multihost_env.protocols import Progress
-from pytest_multihost_env.provision import manifest
+from pytest_multihost_env.provision import manifest, sharing, trust
 from pytest_multihost_env.provision.adopt import Look, adopt
 from pytest_multihost_env.provision.publish import Slot
 from pytest_multihost_env.provision.recipe import Recipe
+from pytest_multihost_env.provision.sharing import NOBODY, Sharing
 from pytest_multihost_env.provision.target import Amount, Place
+from pytest_multihost_env.provision.trust import NOBODY_ELSE, Trust
 
 Notify = Callable[[str], None]
 
@@ -35,7 +37,8 @@ class ProvisionRequest:
         ttl: Seconds without a beat after which a builder on another host counts as dead.
         beat: Seconds between two beats.
         overlay: Requirements that the environment gets when the source lacks them.
-        owners: Users, besides this one and root, whose files may be run.
+        trust: Whom to trust besides this user and root.
+        sharing: With whom what is made is shared.
         python: The Python for a source that does not bring one: a path, a program on PATH, a version; None: ours.
         requirements: Requirements files that are installed on top, without what they require.
         setup: Commands that are run in the environment before it is proven.
@@ -51,7 +54,8 @@ class ProvisionRequest:
     ttl: float = 20.0
     beat: float = 5.0
     overlay: tuple[str, ...] = (f"pytest-multihost-env=={pytest_multihost_env.__version__}",)
-    owners: tuple[int, ...] = ()
+    trust: Trust = NOBODY_ELSE
+    sharing: Sharing = NOBODY
     python: str | None = None
     requirements: tuple[Path, ...] = ()
     setup: tuple[tuple[str, ...], ...] = ()
@@ -73,7 +77,19 @@ class ProvisionRequest:
             directory=settings.rootdir,
             allow_outside=settings.allow_outside,
             verify=settings.verify,
+            trust=trust_of(settings),
+            sharing=sharing.parse(group_of(settings), settings.umask),
         )
+
+
+def group_of(settings: Settings) -> int | None:
+    """Return the group that `settings` share with, or None."""
+    return None if settings.group is None else trust.group(settings.group)
+
+
+def trust_of(settings: Settings) -> Trust:
+    """Return whom `settings` trust."""
+    return Trust(frozenset(map(trust.user, settings.owners)), group_of(settings))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -95,7 +111,7 @@ class Job:
         ready = self.slot.ready()
         if ready is None:
             return None
-        generation = adopt(self.slot, ready, self.key, self.request.owners, look)
+        generation = adopt(self.slot, ready, self.key, self.request.trust, look)
         return dataclasses.replace(generation, seconds=time.monotonic() - self.began)
 
 

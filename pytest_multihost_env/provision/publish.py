@@ -19,7 +19,6 @@ import json
 import os
 import re
 import secrets
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from pytest_multihost_env.errors import NotReady
 from pytest_multihost_env.provision import actor, failures
 from pytest_multihost_env.provision.actor import Actor
 from pytest_multihost_env.provision.lease import Sighting
+from pytest_multihost_env.provision.sharing import NOBODY, Sharing
 from pytest_multihost_env.provision.target import Place
 
 READY = "READY"
@@ -83,25 +83,28 @@ class Slot:
         """Where those are noted who use the environment."""
         return self.path / "pins"
 
-    def make(self) -> None:
+    def make(self, sharing: Sharing = NOBODY) -> None:
         """Create the directories that are missing.
 
         Raises:
             NotReady: They cannot be made.
         """
         try:
-            missing = [path for path in self.place.home.parents if not path.exists()]
-            ours = (self.place.home, self.place.store, self.path, self.attempts, self.lease, self.pins)
-            for path in (*reversed(missing), *ours):
-                with contextlib.suppress(FileExistsError):  # "is it there?" would be answered from a stale cache
-                    path.mkdir(mode=0o755)  # whatever the umask: others must not write here
-                if path.is_symlink():
-                    raise NotReady(f"{path} is a symlink", expected="a directory that this package made")
+            for path in reversed([path for path in self.place.home.parents if not path.exists()]):
+                with contextlib.suppress(FileExistsError):
+                    path.mkdir(mode=0o777 & ~sharing.umask)
+                    if sharing.group is not None:
+                        sharing.settle(path)
+            for path in (self.place.home, self.place.store, self.path, self.attempts, self.lease, self.pins):
+                sharing.make(path)
         except OSError as error:
+            squashed = os.geteuid() == 0 and isinstance(error, PermissionError)
             raise NotReady(
-                f"the environment cannot be made: {error.strerror}",
+                f"the environment cannot be made: {error.strerror}" + (", though this is root" if squashed else ""),
                 where=error.filename,
-                hint="choose a target that this user can write to",
+                hint="the file server maps root to somebody else (root_squash): run this as a user who may write there"
+                if squashed
+                else "choose a target that this user can write to",
             ) from None
 
     def names(self) -> frozenset[str]:
@@ -264,18 +267,6 @@ def slots(place: Place) -> list[Slot]:
 def _numbers(place: Place, key: str) -> set[int]:
     parts = (found.name.partition(".") for found in slots(place))
     return {int(number or 0) for stem, _, number in parts if stem == key}
-
-
-def seal(attempt: Path) -> None:
-    """Take away everybody's right to write to the files, and set-user-id bits; directories stay deletable by us."""
-    for directory, _, found in os.walk(attempt):
-        path = Path(directory)
-        path.chmod((stat.S_IMODE(path.stat().st_mode) | 0o700) & 0o755)
-        for name in found:
-            file = path / name
-            status = file.lstat()
-            if stat.S_ISREG(status.st_mode):
-                file.chmod((stat.S_IMODE(status.st_mode) | 0o400) & 0o555)
 
 
 def point(place: Place, attempt: Path) -> None:

@@ -58,7 +58,7 @@ class Reuse:
         self._place = place
         self._recipe = recipe
         self._tier = request.verify
-        self._owners = request.owners
+        self._owners = request.trust.users
         self._pointed = _pointed(place)
         wanted = self._pointed is not None and self._tier in {STAT, CONTENT} and not request.force
         self._ahead = Ahead(self._pointed) if wanted and self._pointed is not None else None

@@ -1,13 +1,11 @@
-"""Where an environment may be made, and whose code may be run.  Looks only; nothing is created here."""
+"""Where an environment may be made.  Looks only; nothing is created here."""
 
 from __future__ import annotations
 
 import dataclasses
-import errno
 import os
 import shlex
-import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from pytest_multihost_env import files, filesystem
@@ -16,8 +14,6 @@ from pytest_multihost_env.errors import NotReady, UsageProblem
 PROTOCOL = "v1"
 MARGIN = 1.2
 """Free space must be this many times the size of the source."""
-
-_MAX_LINKS = 40
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -216,68 +212,3 @@ def _readable(size: float) -> str:
             return f"{size:.0f} {unit}"
         size /= 1024
     return f"{size:.1f} TiB"
-
-
-def trusted_path(path: Path, owners: Collection[int] = ()) -> None:
-    """Check that nobody but this user, root and `owners` can change what `path` leads to.
-
-    Every component counts, and every component of each symlink's destination: all belong to one of them, and none is
-    writable for everybody, but for directories with the sticky bit, where nobody can rename what is another's.
-
-    Raises:
-        NotReady: One is not; the message names it.
-    """
-    allowed = {0, os.geteuid(), *owners}
-    for component, status in _components(path.absolute()):
-        if status.st_uid not in allowed:
-            raise _distrust(path, f"{component} belongs to uid {status.st_uid}", component)
-        if stat.S_ISLNK(status.st_mode) or not status.st_mode & stat.S_IWOTH:
-            continue
-        if not (stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX):
-            raise _distrust(path, f"{component} is writable for everybody", component)
-
-
-def trusted_owner(path: Path, uid: int, owners: Collection[int] = ()) -> None:
-    """Check that the record `path`, which `uid` owns, was made by this user, root or one of `owners`.
-
-    The record may be a symlink that carries text and leads nowhere; `trusted_path` is for its directory.
-
-    Raises:
-        NotReady: It was not.
-    """
-    if uid not in {0, os.geteuid(), *owners}:
-        raise _distrust(path, f"it belongs to uid {uid}", path)
-
-
-def _distrust(path: Path, reason: str, component: Path) -> NotReady:
-    who = f"uid {os.geteuid()} or root" if os.geteuid() else "root"
-    return NotReady(
-        f"{path} will not be run: {reason}",
-        where=str(component),
-        expected=f"every component belongs to {who} and is not writable for everybody",
-        hint="change its owner or mode, choose a target elsewhere, or name the owner as trusted",
-    )
-
-
-def _components(path: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """Yield each directory, symlink and file that the kernel passes on the way to `path`."""
-    here, todo, links = Path("/"), list(path.parts[1:]), 0
-    yield here, here.lstat()
-    while todo:
-        name = todo.pop(0)
-        if name == "..":
-            here = here.parent
-            continue
-        step = here / name
-        status = files.settled(step.lstat, {errno.ESTALE})
-        yield step, status
-        if not stat.S_ISLNK(status.st_mode):
-            here = step
-            continue
-        links += 1
-        if links > _MAX_LINKS:
-            raise NotReady(f"{path} leads through too many symlinks", where=str(step))
-        destination = step.readlink()
-        if destination.is_absolute():
-            here = Path("/")
-        todo[:0] = [part for part in destination.parts if part != "/"]

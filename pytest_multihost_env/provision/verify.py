@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 
 from pytest_multihost_env import files
@@ -15,7 +15,7 @@ from pytest_multihost_env.provision.adopt import is_relocated
 from pytest_multihost_env.provision.compare import Difference, compare
 from pytest_multihost_env.provision.publish import READY, Ready, read_ready
 from pytest_multihost_env.provision.scan import scan
-from pytest_multihost_env.provision.target import trusted_path
+from pytest_multihost_env.provision.trust import NOBODY_ELSE, Trust, trusted_path
 
 Prove = Callable[[Path, Path | None], str]
 """`prove(env, source)` returns a sentence about what was proven, or raises `NotReady`."""
@@ -60,13 +60,13 @@ class Verified:
         return self.digest_ok and not changed
 
 
-def verify(target: Path, *, digest: str = "", owners: Collection[int] = (), prove: Prove | None = None) -> Verified:
+def verify(target: Path, *, digest: str = "", trust: Trust = NOBODY_ELSE, prove: Prove | None = None) -> Verified:
     """Compare the environment at `target` with its manifest and prove that it stands on its own.
 
     Args:
         target: The symlink that `ensure` made, or the environment itself.
         digest: What the manifest's digest must be; "": what the record beside the environment says.
-        owners: Users, besides this one and root, whose files may be run.
+        trust: Whom to trust besides this user and root.
         prove: Runs the environment; None: the hermetic proof.
 
     Raises:
@@ -87,7 +87,7 @@ def verify(target: Path, *, digest: str = "", owners: Collection[int] = (), prov
     if found.differing or found.missing or relocated:
         proof, problem = "", "not tried: the environment was changed or moved, and what it runs is not known"
     else:
-        proof, problem = _proven(path, Path(known.header.source), owners, prove or _hermetic(known.header))
+        proof, problem = _proven(path, Path(known.header.source), trust, prove or _hermetic(known.header))
     return Verified(
         path=path,
         digest=manifest.digest(data),
@@ -123,9 +123,9 @@ def _record_beside(path: Path) -> Ready | None:
     return read_ready(slot)
 
 
-def _proven(path: Path, source: Path, owners: Collection[int], prove: Prove) -> tuple[str, str]:
+def _proven(path: Path, source: Path, trust: Trust, prove: Prove) -> tuple[str, str]:
     try:
-        trusted_path(path / "bin" / "python", owners)
+        trusted_path(path / "bin" / "python", trust)
         return prove(path, source if source.exists() else None), ""
     except NotReady as error:
         return "", str(error)

@@ -360,7 +360,7 @@ def test_what_others_own_is_not_run(source: Path, target: Path, component: str, 
     through_link = through / "python_env"
     with pytest.raises(NotReady, match="belongs to uid 65534"):
         ensure(source, through_link)
-    assert ensure(source, through_link, owners=(65534,)).path.samefile(made.path)
+    assert ensure(source, through_link, trust=provision.Trust(frozenset({65534}))).path.samefile(made.path)
 
 
 def test_a_planted_record_is_refused(source: Path, target: Path) -> None:

@@ -11,11 +11,12 @@ from pathlib import Path
 from pytest_multihost_env import files
 from pytest_multihost_env.errors import NotReady
 from pytest_multihost_env.protocols import Work
-from pytest_multihost_env.provision import mishaps, shells, target
+from pytest_multihost_env.provision import mishaps, shells
 from pytest_multihost_env.provision.archive import stream, tar, unpack
 from pytest_multihost_env.provision.archive.stream import Stream, Unreadable
 from pytest_multihost_env.provision.archive.unpack import Parts
 from pytest_multihost_env.provision.builders.venv import VenvBuilder
+from pytest_multihost_env.provision.trust import trusted_path
 
 _ENDS = 64 << 10
 _INTERPRETER = re.compile(r"bin/python[\d.]*")
@@ -132,7 +133,7 @@ def _settled(links: dict[Parts, str], top: Parts, inner: Path) -> dict[Parts, st
         first = settled[parts]
         if _INTERPRETER.fullmatch(name) and (first in _names(abroad, parts) or _ABROAD.fullmatch(first)):
             if first.startswith("/") and Path(first).exists():
-                target.trusted_path(Path(first))
+                trusted_path(Path(first))
             continue
         raise Unreadable(f"has a link that leads out of the environment: {'/'.join(parts)!r} -> {goal!r}")
     return settled
