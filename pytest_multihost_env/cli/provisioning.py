@@ -41,7 +41,7 @@ def provision(
     """Make an environment from SOURCE ready at TARGET for every host: once, whoever else tries.
 
     SOURCE is a virtual environment, a packed one (a tar archive; .gz, .zst, .xz and .bz2 as well), a requirements file,
-    a pylock.toml or a uv.lock; what it is counts, not how it is called.
+    a pylock.toml, a uv.lock or an environment.yml; what it is counts, not how it is called.
 
     SOURCE defaults to the setting `venv`, TARGET to the setting `target` (./python_env).  What stands already and is
     good is used again.  Progress goes to standard error.

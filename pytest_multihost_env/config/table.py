@@ -75,7 +75,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting(
         "venv",
         "path",
-        "what every host shall run: a virtual environment or a packed one, a requirements or a lock file",
+        "what every host shall run: a virtual environment or a packed one, requirements, a lock, an environment.yml",
         metavar="SOURCE",
     ),
     Setting(

@@ -45,10 +45,12 @@ def repeats(error: BaseException) -> bool:
     """Whether a build that ended with `error` would end like that again: it was judged, and not by accident."""
     if not isinstance(error, MultihostError) or isinstance(error, Passing):
         return False
+    known: set[int] = set()
     seen: BaseException | None = error
-    while seen is not None:
+    while seen is not None and id(seen) not in known:  # an error may be its own cause
         if isinstance(seen, OSError):
             return False
+        known.add(id(seen))
         seen = seen.__cause__ or seen.__context__
     return True
 

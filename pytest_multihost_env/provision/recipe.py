@@ -55,7 +55,7 @@ def choose(source: Path, builders: Iterable[Builder]) -> Builder:
         "no builder can make an environment from this source",
         where=str(source),
         expected="\n".join(f"{name}: {refusal}" for name, refusal in refusals),
-        hint="name a virtual environment, a packed one, a requirements file or a lock",
+        hint="name a virtual environment, a packed one, a requirements file, a lock or an environment.yml",
     )
 
 

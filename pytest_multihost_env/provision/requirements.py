@@ -12,7 +12,7 @@ import os
 import re
 import shlex
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pytest_multihost_env.errors import UsageProblem
@@ -66,6 +66,18 @@ def read(path: Path) -> Listed:
     """
     listed = Listed()
     _read(path.absolute(), listed, None)
+    return listed
+
+
+def check(lines: Sequence[Line]) -> Listed:
+    """Return what `lines`, which stand in a file of another kind, say.
+
+    Raises:
+        UsageProblem: One cannot be used.
+    """
+    listed = Listed()
+    for line in lines:
+        _check(line, listed, include=True)
     return listed
 
 

@@ -15,7 +15,8 @@ from pytest_multihost_env.errors import NotReady
 KERNEL_LIMIT = 127
 """Bytes of a `#!` line that every Linux reads (execve(2)); newer kernels read 255, but hosts differ."""
 
-_POLYGLOT = re.compile(rb"#!/bin/sh\r?\n'''exec' (?P<command>[^\n]*)\n' '''\r?\n")
+# pip, uv and distlib end the shell's part with an empty command of its own, conda with a comment.
+_POLYGLOT = re.compile(rb"#!/bin/sh\r?\n'''exec' (?P<command>[^\n]*?)(?:\n' '''| #''')\r?\n")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

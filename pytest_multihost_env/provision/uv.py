@@ -99,12 +99,14 @@ def environment(environ: Mapping[str, str]) -> dict[str, str]:
         "UV_NO_PROGRESS": "1",
         "NO_COLOR": "1",
     }
-    if not _can_write(Path(made["UV_CACHE_DIR"])):
+    if not can_write(Path(made["UV_CACHE_DIR"])):
         made["UV_NO_CACHE"] = "1"  # uv then uses a directory for this call
     return {**given, **made}
 
 
-def run(words: Sequence[str], source: Path, work: Work, env: Mapping[str, str] | None = None) -> None:
+def run(
+    words: Sequence[str], source: Path, work: Work, env: Mapping[str, str] | None = None, stdin: str | None = None
+) -> None:
     """Run uv in the directory of `source`; what it says is shown only when it fails.
 
     Raises:
@@ -113,7 +115,11 @@ def run(words: Sequence[str], source: Path, work: Work, env: Mapping[str, str] |
     argv = [program(), *words]
     try:
         done = process.run(
-            argv, env={**environment(os.environ), **(env or {})}, cwd=source.absolute().parent, timeout=LIMIT
+            argv,
+            env={**environment(os.environ), **(env or {})},
+            cwd=source.absolute().parent,
+            input=stdin,
+            timeout=LIMIT,
         )
     except OSError as error:
         raise NotReady(f"uv cannot be started: {error.strerror}", where=argv[0], hint="install it anew") from None
@@ -129,12 +135,17 @@ def _failure(done: process.Finished, words: Sequence[str], source: Path) -> NotR
     tail = "\n".join(said.splitlines()[-_TAIL:])
     what = f"uv {' '.join(words[:2])} did not end within {LIMIT:g} s" if done.timed_out else _first_error(said)
     details = {"uv said": tail or f"nothing; it ended with {done.code}"}
-    if _NETWORK.search(said) or done.timed_out or done.code < 0:
+    if is_network(said) or done.timed_out or done.code < 0:
         hint = "see to the network, or name an index that this host reaches (UV_DEFAULT_INDEX), and provision again"
         return Passing(what, where=str(source), hint=hint, details=details)
     hint = next((hint for pattern, hint in _HINTS if re.search(pattern, said)), "mend what it says")
     error = Passing if re.search(_HINTS[1][0], said) else NotReady
     return error(what, where=str(source), hint=hint, details=details)
+
+
+def is_network(said: str) -> bool:
+    """Whether a program that said this failed for want of a network, or of what answers there."""
+    return _NETWORK.search(said) is not None
 
 
 def _first_error(said: str) -> str:
@@ -153,7 +164,8 @@ def redacted(text: str) -> str:
     return _CREDENTIALS.sub("***@", text)
 
 
-def _can_write(directory: Path) -> bool:
+def can_write(directory: Path) -> bool:
+    """Whether `directory`, or the nearest one above it that exists, can be written to."""
     while not directory.exists():
         directory = directory.parent
     return os.access(directory, os.W_OK | os.X_OK)
@@ -169,14 +181,14 @@ def make(destination: Path, python: Path, source: Path, work: Work) -> None:
     run(words, source, work)
 
 
-def install(destination: Path, words: Sequence[str], source: Path, work: Work) -> None:
+def install(destination: Path, words: Sequence[str], source: Path, work: Work, stdin: str | None = None) -> None:
     """Run `uv pip WORDS` for the environment at `destination`.
 
     Raises:
         NotReady: Something could not be installed.
     """
     verb, *rest = words
-    run(["pip", verb, "--python", str(destination / "bin" / "python"), *rest], source, work)
+    run(["pip", verb, "--python", str(destination / "bin" / "python"), *rest], source, work, stdin=stdin)
 
 
 def add(env: Path, file: Path, work: Work) -> None:

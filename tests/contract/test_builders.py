@@ -17,7 +17,7 @@ from pytest_multihost_env import registry
 from pytest_multihost_env.errors import MultihostError, NotReady, UsageProblem
 from pytest_multihost_env.protocols import Builder, Work
 from pytest_multihost_env.provision import uv
-from tests import tricks
+from tests import channel, tricks
 from tests.wheels import sha256, wheel
 
 BUILDERS: Mapping[str, Builder] = registry.load().builders
@@ -82,6 +82,22 @@ def _uv_lock(place: Path) -> Path:
     return place / "uv.lock"
 
 
+@pytest.fixture(scope="session")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A conda channel with this machine's Python in it."""
+    return channel.make(tmp_path_factory.mktemp("conda") / "channel", tmp_path_factory.mktemp("scratch"))
+
+
+def _conda(place: Path) -> Path:
+    # The channel that the tests share; it is put there by the fixture `source`.
+    (place / "wanted").write_text("channels: [./channel]\ndependencies:\n- python\n- condaling\n")
+    return place / "wanted"
+
+
+def _no_channel(source: Path) -> None:
+    (source.parent / "channel").unlink()
+
+
 def _no_wheels(source: Path) -> None:
     for file in source.parent.rglob("*.whl"):
         file.write_bytes(b"no wheel")
@@ -101,6 +117,7 @@ SAMPLES: Mapping[str, Sample] = {
     "archive": Sample(_archive, _other_archive, _cut),
     "pylock": Sample(_pylock, _append("[tool.changed]\n"), _no_wheels),
     "uv-lock": Sample(_uv_lock, _append("# changed\n"), _no_wheels),
+    "conda": Sample(_conda, _append("- condaling <2\n"), _no_channel),
     "requirements": Sample(_requirements, _append("# changed\n"), _no_wheels),
 }
 
@@ -116,7 +133,9 @@ def builder(name: str) -> Builder:
 
 
 @pytest.fixture
-def source(name: str, special: Path) -> Path:
+def source(name: str, special: Path, request: pytest.FixtureRequest) -> Path:
+    if name == "conda":
+        (special / "channel").symlink_to(request.getfixturevalue("packages"))
     return SAMPLES[name].make(special)
 
 

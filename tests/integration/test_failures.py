@@ -138,6 +138,9 @@ def test_an_error_of_the_system_in_other_words_is_one_still() -> None:
         with pytest.raises(NotReady) as caught:
             call()
         assert not failures.repeats(caught.value)
+    own_cause = NotReady("no")
+    own_cause.__cause__ = own_cause
+    assert failures.repeats(own_cause)
     assert failures.repeats(NotReady("no"))
     assert failures.repeats(UsageProblem("no"))
     assert not failures.repeats(KeyboardInterrupt())

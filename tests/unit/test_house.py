@@ -146,6 +146,13 @@ def test_importing_the_package_imports_nothing_heavy(special: Path) -> None:
     assert [heavy for heavy in [*HEAVY, "pytest", "_pytest", "pluggy", "packaging"] if heavy in names] == []
 
 
+def test_what_builders_need_is_loaded_by_the_one_that_builds(special: Path) -> None:
+    code = "from pytest_multihost_env.provision.builders import built_in\nassert len(built_in()) >= 6"
+    names = modules_after(code, special)
+    needed = ["asyncio", "backports.zstd", "compression.zstd", "packaging", "rattler", "uv", "yaml"]
+    assert [heavy for heavy in needed if heavy in names] == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "tests"),
     [(["--version", "--version"], ""), (["-q"], ""), (["-q"], "def test_plain(): pass")],
