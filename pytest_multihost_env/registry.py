@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TypeVar
 
 import pluggy
@@ -62,6 +63,13 @@ class _BuiltIn:
             registry.add_launcher(launcher)
         for builder in builders.built_in():
             registry.add_builder(builder)
+
+
+class Builders:
+    """The registered builders, in their order; the registry is loaded when they are asked for."""
+
+    def __iter__(self) -> Iterator[Builder]:
+        return iter(load().builders.values())
 
 
 def load() -> Registry:

@@ -156,7 +156,7 @@ def ensured(settings: Settings, *, force: bool = False, user: Actor | None = Non
 
     assert settings.venv is not None  # noqa: S101 - `_settings` saw to it
     request = ProvisionRequest.from_settings(settings, force=force)
-    builders = registry.load().builders.values()
+    builders = registry.Builders()
     with progress.shown(f"making {settings.target} from {settings.venv}", output.notice) as meter:
         return ensure(request, notify=output.notice, builders=builders, progress=meter, user=user)
 
@@ -167,7 +167,7 @@ def _preview(settings: Settings, *, force: bool, as_json: bool) -> int:
 
     assert settings.venv is not None  # noqa: S101 - `_settings` saw to it
     request = ProvisionRequest.from_settings(settings, force=force)
-    found = preview(request, builders=registry.load().builders.values())
+    found = preview(request, builders=registry.Builders())
     stands = None if isinstance(found, Path) else found.path
     if as_json:
         where = found if isinstance(found, Path) else found.path.parent

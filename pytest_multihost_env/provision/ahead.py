@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from pytest_multihost_env import process
-from pytest_multihost_env.provision import walk
-from pytest_multihost_env.provision.walk import Block
+from pytest_multihost_env.provision import manifest, walk
+from pytest_multihost_env.provision.walk import Whole
 
 
 class Ahead:
@@ -19,23 +19,31 @@ class Ahead:
     """
 
     def __init__(self, root: Path) -> None:
+        self._root = root
         self._child: process.Popen | None = None
         if len(os.sched_getaffinity(0)) < 2:
             return
-        program = [sys.executable, "-I", "-S", walk.__file__, str(root)]
+        program = [sys.executable, "-I", "-S", walk.__file__, str(root), manifest.NAME]
         try:
             self._child = process.start(program, env={}, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         except OSError:
             return
 
-    def blocks(self) -> list[Block] | None:
-        """Return what it found, once it has; None when it did not get to the end."""
-        if self._child is None or self._child.stdout is None:
-            return None
+    def result(self) -> Whole:
+        """Return what it found, once it has, or else what a walk of this process does.
+
+        Raises:
+            OSError: A directory cannot be listed.
+        """
         try:
-            return list(walk.load(self._child.stdout.read()))
-        except ValueError:
-            return None
+            return (
+                walk.load(self._child.stdout.read()) if self._child is not None and self._child.stdout else self._own()
+            )
+        except ValueError:  # it could not begin, or did not get to the end
+            return self._own()
+
+    def _own(self) -> Whole:
+        return walk.whole(str(self._root), manifest.NAME)
 
     def close(self) -> None:
         """End it, wanted or not."""

@@ -10,8 +10,6 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-import filelock
-
 from pytest_multihost_env.errors import NotReady
 
 
@@ -24,6 +22,8 @@ class Chair:
     """
 
     def __init__(self, subject: Path, notify: Callable[[str], None]) -> None:
+        import filelock  # only who builds needs it
+
         self._notify = notify
         self._taken = False
         text = f"{socket.gethostname()}\0{os.path.realpath(subject)}"
@@ -34,6 +34,8 @@ class Chair:
         """Return whether this process has the seat, now or since an earlier call."""
         if self._taken:
             return True
+        import filelock
+
         try:
             self._lock.acquire(blocking=False)
         except filelock.Timeout:

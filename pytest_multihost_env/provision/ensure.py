@@ -103,19 +103,19 @@ def _look(
     """Return the job, and what stands already and is good."""
     began = time.monotonic()
     place = target.examine(request.source, request.target, force=request.force)
-    if isinstance(how, Recipe):
-        recipe = how
-        recipes.choose(place.source, [recipe.builder])
-    else:
-        recipe = recipes.standard(place.source, request, how)
-    with Reuse(place, recipe, request) as reuse:
-        key = reuse.key()
+    with Reuse(place, request) as reuse:
+        if isinstance(how, Recipe):
+            recipe = how
+            recipes.choose(place.source, [recipe.builder])
+        else:
+            recipe = recipes.standard(place.source, request, how)
+        key = reuse.key(recipe)
         number, following = publish.newest(place, key)
         job = Job(request, recipe, place, key, publish.slot(place, key, following), notify, progress, began)
         if number is not None and not request.force:
             standing = dataclasses.replace(job, slot=publish.slot(place, key, number))
             try:
-                if (generation := standing.adopted(reuse.look)) is not None:
+                if (generation := standing.adopted(reuse.looking(recipe.builder))) is not None:
                     return standing, generation
             except Damaged as damage:
                 if not standing.slot.is_doomed():  # else it is a gc that takes it away

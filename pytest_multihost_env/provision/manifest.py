@@ -21,6 +21,7 @@ The digest of these bytes names the environment: two hosts with the same digest 
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import hashlib
 import json
@@ -31,7 +32,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pytest_multihost_env import files
-from pytest_multihost_env.provision.walk import escaped, plain
+from pytest_multihost_env.provision.walk import digest_of, escaped, joined, plain
 
 NAME = ".multihost-manifest"
 FORMAT = 2
@@ -62,6 +63,7 @@ class Header:
         added: Distributions that the source lacked.
         origin: Fingerprints of the source as it was copied, by tier (`tiers`).
         conditions: Digest of all that the key holds besides the source.
+        look: Digest of what a walk through it shows (`walk.whole`); `render` puts it there.
         facts: What a host must know before it runs the environment, by name (`glibc`).
         notes: What a person should know about it, in sentences.
         format: Version of this file's format.
@@ -76,6 +78,7 @@ class Header:
     added: tuple[str, ...] = ()
     origin: Mapping[str, str] = dataclasses.field(default_factory=dict)
     conditions: str = ""
+    look: str = ""
     facts: Mapping[str, str] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
     format: int = FORMAT
@@ -145,19 +148,24 @@ def read(environment: Path) -> bytes:
 
 
 def render(header: Header, entries: Iterable[Entry]) -> bytes:
-    """Return the manifest's bytes; what is in a directory follows it in `entries`, which are sorted (`scan`)."""
+    """Return the manifest's bytes; the names in a directory are in order in `entries` (`scan`)."""
     within: dict[str, list[Entry]] = {}
     for entry in entries:
         within.setdefault(entry.path.rpartition("/")[0], []).append(entry)
-    record = json.dumps(dataclasses.asdict(header), ensure_ascii=True, separators=(",", ":"), sort_keys=True)
-    blocks = [f"{_MAGIC}\n{record}"]
-    directories = [Entry("", DIRECTORY)]
+    blocks: dict[str, Listing] = {}
+    directories = collections.deque([Entry("", DIRECTORY)])
     while directories:
-        directory = directories.pop()
+        directory = directories.popleft()
         found = within.get(directory.path, [])
-        blocks.append("\n".join([f"/{escaped(directory.path)}\t{directory.mtime_ns}", *map(_line, found)]))
-        directories += [entry for entry in reversed(found) if entry.type == DIRECTORY]
-    return ("\n\n".join(blocks) + "\n").encode("utf-8")
+        blocks[directory.path] = Listing(directory.mtime_ns, "\n".join(map(_line, found)))
+        directories += [entry for entry in found if entry.type == DIRECTORY]
+    look = digest_of(joined((path, listing.visible) for path, listing in blocks.items()))
+    record = dataclasses.asdict(header) | {"look": look}
+    parts = [f"{_MAGIC}\n{json.dumps(record, ensure_ascii=True, separators=(',', ':'), sort_keys=True)}"]
+    for path, listing in blocks.items():
+        first = f"/{escaped(path)}\t{listing.mtime_ns}"
+        parts.append(f"{first}\n{listing.text}" if listing.text else first)
+    return ("\n\n".join(parts) + "\n").encode("utf-8")
 
 
 def _line(entry: Entry) -> str:
@@ -176,21 +184,21 @@ def parse_header(data: bytes) -> Header:
     Raises:
         ValueError: It is not one, or of another format.
     """
-    first, _, rest = data.partition(b"\n")
-    if first != _MAGIC.encode():
+    first = f"{_MAGIC}\n".encode()
+    if not data.startswith(first):
         other = _ANY_FORMAT.match(data)
         if other is None:
             raise ValueError("not a manifest")
         raise ValueError(f"a manifest of format {(other[1] or b'1').decode()}, and this version reads {FORMAT}")
     try:
-        record = json.loads(rest.partition(b"\n")[0])
-        return _header(record)
+        end = data.find(b"\n", len(first))  # slices of the beginning only: the rest is megabytes
+        return _header(json.loads(data[len(first) : end if end >= 0 else None]))
     except (TypeError, KeyError, ValueError, RecursionError) as error:
         raise ValueError(f"not a manifest: its header cannot be read: {error}") from None
 
 
 def _header(record: Any) -> Header:
-    texts = {name: _text(record[name]) for name in ("key", "path", "source", "python", "tool", "conditions")}
+    texts = {name: _text(record[name]) for name in ("key", "path", "source", "python", "tool", "conditions", "look")}
     maps = {name: {_text(k): _text(v) for k, v in record[name].items()} for name in ("origin", "facts")}
     lists = {name: tuple(map(_text, record[name])) for name in ("added", "notes")}
     if record["format"] != FORMAT or not isinstance(record["builder"], dict) or not isinstance(record["added"], list):

@@ -71,6 +71,12 @@ def identity(wanted: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
+def is_editable(wanted: Sequence[str]) -> bool:
+    """Return whether any of what `add_missing` would copy is installed editable."""
+    found = missing_distributions({**ask_here(), "distributions": {}}, wanted)
+    return any(True for dist in found.values() for _ in donor.editable_stamp(dist))
+
+
 def ask_here() -> dict[str, Any]:
     """Return what this interpreter says about itself, as `ask.interpreter` would."""
     from pytest_multihost_env.provision import inside

@@ -70,8 +70,7 @@ def standard(source: Path, request: ProvisionRequest, builders: Iterable[Builder
     Raises:
         UsageProblem: No builder can use `source`, or something else that is wanted cannot be.
     """
-    from pytest_multihost_env.provision import overlay as adding
-    from pytest_multihost_env.provision import requirements
+    from pytest_multihost_env.provision import remembered, requirements
     from pytest_multihost_env.provision.builders import built_in
     from pytest_multihost_env.provision.outside import plain
 
@@ -81,7 +80,7 @@ def standard(source: Path, request: ProvisionRequest, builders: Iterable[Builder
     directory = request.directory or source.parent
     options = (
         *request.overlay,
-        adding.identity(request.overlay),
+        remembered.identity(request.overlay),
         *(requirements.read(file).digest(directory) for file in request.requirements),
         *(json.dumps(command) for command in request.setup),
         *(f"allow-outside {name}" for name in sorted(map(plain, request.allow_outside))),

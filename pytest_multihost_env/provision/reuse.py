@@ -18,10 +18,10 @@ from typing import Self
 
 from pytest_multihost_env import files
 from pytest_multihost_env.errors import NotReady
-from pytest_multihost_env.model import CONTENT, DIRECTORIES, METADATA, STAT, Checked, ReadFile
+from pytest_multihost_env.model import CONTENT, DIRECTORIES, METADATA, Checked, ReadFile
 from pytest_multihost_env.protocols import Builder, Glancing
 from pytest_multihost_env.provision import digests, manifest, standing
-from pytest_multihost_env.provision.adopt import Damaged
+from pytest_multihost_env.provision.adopt import Damaged, Look
 from pytest_multihost_env.provision.ahead import Ahead
 from pytest_multihost_env.provision.job import ProvisionRequest, conditions, key_of
 from pytest_multihost_env.provision.recipe import Recipe
@@ -49,58 +49,55 @@ def fingerprints(builder: Builder, source: Path, read: Mapping[str, ReadFile] | 
 class Reuse:
     """One call's looks at its source and at what stands.
 
-    While the source is looked at, a second process looks at the environment that the target leads to: it is nearly
-    always the one.
+    From the beginning, while it is found out what is wanted and the source is looked at, a second process looks at the
+    environment that the target leads to: it is nearly always the one.
     """
 
-    def __init__(self, place: Place, recipe: Recipe, request: ProvisionRequest) -> None:
+    def __init__(self, place: Place, request: ProvisionRequest) -> None:
         self._began = time.monotonic()
         self._place = place
-        self._recipe = recipe
         self._tier = request.verify
         self._owners = request.trust.users
-        self._pointed = _pointed(place)
-        wanted = self._pointed is not None and self._tier in {STAT, CONTENT} and not request.force
-        self._ahead = Ahead(self._pointed) if wanted and self._pointed is not None else None
+        self._pointed = None if request.force else _pointed(place)
+        self._ahead: Ahead | None = None
+        if self._pointed is not None and self._tier not in _WEAK:
+            self._ahead = Ahead(self._pointed)
 
-    def key(self) -> str:
+    def key(self, recipe: Recipe) -> str:
         """Return the key of what is wanted."""
         if self._tier in _WEAK and self._pointed is not None:
-            header = self._header(self._pointed)
-            if header is not None and self._is_from_here(header):
+            header = _header(self._pointed)
+            if header is not None and self._is_from_here(header, recipe):
                 return header.key
-        return key_of(self._place, self._recipe)
+        return key_of(self._place, recipe)
 
-    def look(self, path: Path, data: bytes) -> Checked:
-        """Compare the environment at `path`, and for the tier `content` the source too, with the manifest `data`.
+    def looking(self, builder: Builder) -> Look:
+        """Return what looks at an environment, and for the tier `content` at the source too, that `builder` copies.
 
-        Raises:
-            Damaged: One of them is not what it was.
+        It raises `Damaged` when one of them is not what it was.
         """
-        blocks = self._ahead.blocks() if self._ahead is not None and path == self._pointed else None
-        checked = standing.check(path, data, self._tier, self._owners, blocks)
-        if self._tier == CONTENT:
-            self._compare_source(path, manifest.parse(data))
-        return dataclasses.replace(checked, seconds=time.monotonic() - self._began)
 
-    def _header(self, path: Path) -> manifest.Header | None:
-        try:
-            return manifest.parse_header(manifest.read(path)) if files.is_listed(path / manifest.NAME) else None
-        except (OSError, ValueError):
-            return None
+        def look(path: Path, data: bytes) -> Checked:
+            walked = self._ahead.result if self._ahead is not None and path == self._pointed else None
+            checked = standing.check(path, data, self._tier, self._owners, walked)
+            if self._tier == CONTENT and isinstance(builder, Glancing):
+                self._compare_source(builder, path, manifest.parse(data))
+            return dataclasses.replace(checked, seconds=time.monotonic() - self._began)
 
-    def _is_from_here(self, header: manifest.Header) -> bool:
-        builder = self._recipe.builder
+        return look
+
+    def _is_from_here(self, header: manifest.Header, recipe: Recipe) -> bool:
+        builder = recipe.builder
         return (
             isinstance(builder, Glancing)
             and header.source == str(self._place.source)
-            and header.conditions == conditions(self._recipe)
+            and header.conditions == conditions(recipe)
             and header.origin.get(self._tier) == builder.glance(self._place.source, self._tier, {})
         )
 
-    def _compare_source(self, path: Path, known: manifest.Manifest) -> None:
-        builder, before = self._recipe.builder, known.header.origin.get(CONTENT, "")
-        if not isinstance(builder, Glancing) or not before:
+    def _compare_source(self, builder: Glancing, path: Path, known: manifest.Manifest) -> None:
+        before = known.header.origin.get(CONTENT, "")
+        if not before:
             return
         algorithm, _, digest = before.partition(":")
         if algorithm != digests.best():
@@ -122,6 +119,13 @@ class Reuse:
     ) -> None:
         if self._ahead is not None:
             self._ahead.close()
+
+
+def _header(path: Path) -> manifest.Header | None:
+    try:
+        return manifest.parse_header(manifest.read(path)) if files.is_listed(path / manifest.NAME) else None
+    except (OSError, ValueError):
+        return None
 
 
 def _pointed(place: Place) -> Path | None:

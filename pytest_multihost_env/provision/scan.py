@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import os
 import stat
 from collections.abc import Iterator, Mapping
@@ -22,7 +23,7 @@ OTHER = "other"
 def scan(
     root: Path, read: Mapping[str, ReadFile] | None = None, *, contents: bool = True, strict: bool = True
 ) -> Iterator[Entry]:
-    """Yield what is below `root`: each directory's names in order, then what is in its directories.
+    """Yield what is below `root`: level by level, each directory's names in order.
 
     The manifest itself is left out.
 
@@ -37,11 +38,10 @@ def scan(
         OSError: Something cannot be read.
     """
     known: Mapping[str, ReadFile] = read or {}
-    below = [""]
+    below = collections.deque([""])
     while below:
-        directory = below.pop()
-        found = list(_directory(str(root), directory))
-        below += [entry.path for entry, _ in reversed(found) if entry.type == DIRECTORY]
+        found = list(_directory(str(root), below.popleft()))
+        below += [entry.path for entry, _ in found if entry.type == DIRECTORY]
         for entry, inode in found:
             if entry.type == OTHER and strict:
                 what = "is neither a file, a directory nor a symlink"

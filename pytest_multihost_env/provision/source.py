@@ -68,7 +68,7 @@ def sites(root: str) -> Iterator[str]:
 def _directories(root: str, read: Mapping[str, ReadFile]) -> Iterator[str]:
     yield from _metadata(root, read)
     for block in walk.walk(root, walk.names_without_bytecode):
-        yield f"\n\n{block.path}\0{block.mode}\0{block.mtime_ns}\n{block.text}"
+        yield f"\n\n{block.path}\0{block.mtime_ns}\n{block.text}"
 
 
 def _everything(root: str, _read: Mapping[str, ReadFile]) -> Iterator[str]:

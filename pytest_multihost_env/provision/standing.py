@@ -6,11 +6,12 @@ What Python itself adds, bytecode beside modules that had none, is no damage.
 from __future__ import annotations
 
 import errno
+import functools
 import itertools
 import os
 import stat
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 
@@ -21,19 +22,17 @@ from pytest_multihost_env.provision.compare import compare, is_bytecode
 from pytest_multihost_env.provision.manifest import Listing
 from pytest_multihost_env.provision.scan import scan
 from pytest_multihost_env.provision.source import sites
-from pytest_multihost_env.provision.walk import Block
+from pytest_multihost_env.provision.walk import Block, Whole
 
 _FEW = 3
 _NO_DIRECTORY = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES}
 """What something else in a directory's place answers."""
 
-Known = Mapping[str, Listing]
 Problems = Iterator[str]
+Walked = Callable[[], Whole]
 
 
-def check(
-    path: Path, data: bytes, tier: str, owners: Collection[int] = (), blocks: Iterable[Block] | None = None
-) -> Checked:
+def check(path: Path, data: bytes, tier: str, owners: Collection[int] = (), walked: Walked | None = None) -> Checked:
     """Compare the environment at `path` with its manifest and return how it was done.
 
     Args:
@@ -41,7 +40,7 @@ def check(
         data: Its manifest, which is the one that was published.
         tier: How closely it is looked at.
         owners: Users, besides this one and root, to whom something in it may belong.
-        blocks: For the tiers `stat` and `content`: what a walk shows, when it was begun elsewhere.
+        walked: For the tiers `stat` and `content`: returns what a walk shows that was begun elsewhere.
 
     Raises:
         Damaged: Something is not as it was published; it is named, and what about it.
@@ -50,7 +49,7 @@ def check(
     began = time.monotonic()
     look = _Look(path, data, {0, os.geteuid(), *owners})
     try:
-        problems = list(itertools.islice(look.problems(tier, blocks), _FEW + 1))
+        problems = list(itertools.islice(look.problems(tier, walked or look.walked), _FEW + 1))
     except OSError as error:
         if error.errno not in _NO_DIRECTORY:
             raise
@@ -67,12 +66,19 @@ class _Look:
         self._root = str(path)
         self._data = data
         self._owners = owners
-        try:
-            self._known: Known = manifest.listings(data)
-        except ValueError as error:
-            raise Damaged(f"{path / manifest.NAME} cannot be read: {error}") from None
 
-    def problems(self, tier: str, blocks: Iterable[Block] | None) -> Problems:
+    @functools.cached_property
+    def _known(self) -> Mapping[str, Listing]:
+        try:
+            return manifest.listings(self._data)
+        except ValueError as error:
+            raise Damaged(f"{self._root}/{manifest.NAME} cannot be read: {error}") from None
+
+    def walked(self) -> Whole:
+        """Walk through it now."""
+        return walk.whole(self._root, manifest.NAME)
+
+    def problems(self, tier: str, walked: Walked) -> Problems:
         """Yield a phrase for each thing that is not as it was published."""
         if tier == METADATA:
             yield from self._metadata()
@@ -80,49 +86,61 @@ class _Look:
             yield from self._metadata()
             yield from self._directories()
         else:
-            for block in blocks if blocks is not None else walk.walk(self._root, walk.with_stat):
-                yield from self._by_stat(block)
+            yield from self._everything(walked())
         if tier == CONTENT:
             yield from self._contents()
+
+    def _everything(self, found: Whole) -> Problems:
+        self.entries = found.entries
+        if found.digest != manifest.parse_header(self._data).look:  # else nothing more is to be compared
+            for path, text in walk.parted(found.text):
+                yield from self._changed(path, text)
+        if not found.uids <= self._owners:
+            yield from self._owned(Path(self._root))
+            for path, _ in walk.parted(found.text):
+                yield from self._foreign(path)
 
     def _metadata(self) -> Problems:
         """Look at the top and at `bin`, at site-packages by name, and at each distribution's metadata."""
         for path in ("", "bin"):
-            yield from self._by_stat(walk.with_stat(self._root, path))
+            yield from self._by_stat(path)
         for site in sites(self._root):
-            yield from self._by_name(walk.with_names(self._root, site))
+            yield from self._by_name(walk.one(self._root, site, walk.with_names))
             for name in os.listdir(f"{self._root}/{site}"):  # noqa: PTH208
                 if name.endswith(".dist-info"):
-                    yield from self._by_stat(walk.with_stat(self._root, f"{site}/{name}"))
+                    yield from self._by_stat(f"{site}/{name}")
 
     def _directories(self) -> Problems:
         for block in walk.walk(self._root, walk.with_names):
+            yield from self._owned(Path(self._root, block.path)) if not block.uids <= self._owners else ()
             known = self._known.get(block.path)
-            if known is not None and known.mtime_ns == block.mtime_ns and block.uids <= self._owners:
+            if known is not None and known.mtime_ns == block.mtime_ns:
                 yield from self._by_name(block)
             else:  # something came or went, perhaps bytecode: here, and only here, each file counts
-                yield from self._by_stat(walk.with_stat(self._root, block.path))
+                yield from self._by_stat(block.path)
 
     def _by_name(self, block: Block) -> Problems:
         known = set(_rows(self._known[block.path].visible, slash=True)) if block.path in self._known else set()
         now = set(block.text.split("\n")) if block.text else set()
-        self.entries += len(now)
+        self.entries += block.entries
         yield from self._came_and_went(block.path, known, now)
 
-    def _by_stat(self, block: Block) -> Problems:
-        known = self._known.get(block.path)
-        if known is None:
-            return  # its parent's block tells of it
-        text = block.text if block.path else _without_manifest(block.text)
-        self.entries += text.count("\n") + 1
-        if text != known.visible:
-            then, now = _rows(known.visible), _rows(text)
-            yield from self._came_and_went(block.path, then.keys(), now.keys())
-            for name in then.keys() & now.keys():
-                if then[name] != now[name]:
-                    yield f"{_shown(block.path, name)} ({', '.join(_what(then[name], now[name]))})"
+    def _by_stat(self, path: str) -> Problems:
+        block = walk.one(self._root, path, walk.with_stat)
+        self.entries += block.entries
+        yield from self._changed(path, block.text if path else _without_manifest(block.text))
         if not block.uids <= self._owners:
-            yield from self._foreign(block.path)
+            yield from self._foreign(path)
+
+    def _changed(self, path: str, text: str) -> Problems:
+        known = self._known.get(path)
+        if known is None or text == known.visible:  # of a directory that came, its parent's names tell
+            return
+        then, now = _rows(known.visible), _rows(text)
+        yield from self._came_and_went(path, then.keys(), now.keys())
+        for name in then.keys() & now.keys():
+            if then[name] != now[name]:
+                yield f"{_shown(path, name)} ({', '.join(_what(then[name], now[name]))})"
 
     def _came_and_went(self, path: str, then: AbstractSet[str], now: AbstractSet[str]) -> Problems:
         yield from (f"{_shown(path, name)} is gone" for name in sorted(then - now))
@@ -131,11 +149,15 @@ class _Look:
         )
 
     def _foreign(self, path: str) -> Problems:
+        """Yield a phrase for each thing in a directory that belongs to somebody else."""
         directory = Path(self._root, path)
-        for one in (directory, *sorted(directory.iterdir())):
-            uid = one.lstat().st_uid
-            if uid not in self._owners:
-                yield f"{one.relative_to(self._root)} belongs to uid {uid}"
+        for one in sorted(directory.iterdir()):
+            yield from self._owned(one)
+
+    def _owned(self, one: Path) -> Problems:
+        uid = one.lstat().st_uid
+        if uid not in self._owners:
+            yield f"{walk.escaped(str(one.relative_to(self._root)))} belongs to uid {uid}"
 
     def _contents(self) -> Problems:
         found = compare(manifest.parse(self._data).entries, scan(Path(self._root), strict=False))

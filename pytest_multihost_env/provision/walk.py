@@ -1,11 +1,13 @@
-r"""Lists a tree by one stat(2) for each name, as the lines of a manifest without their digests.  Standard library only.
+r"""Lists a tree by one lstat(2) for each name, as the lines of a manifest without their digests.  Standard library only.
 
-Run as a program (`python -I -S walk.py ROOT`) it writes them, so that a second processor looks through a second tree.
+Run as a program (`python -I -S walk.py ROOT NAME`) it writes what `whole` finds, so that a second processor looks through
+a second tree.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import re
 import stat
@@ -17,7 +19,8 @@ from typing import NamedTuple
 _ODD = re.compile("[\\\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _ESCAPE = re.compile(r"\\(?:\\|x([0-9a-f]{2})|u([0-9a-f]{4}))|\\")
 _KIND = 0o170000
-_OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_TOP = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_OPEN = _TOP | os.O_NOFOLLOW
 
 SLOW = 40e-6
 """Seconds for one name from which on each call waits for a server: then several are made at a time."""
@@ -34,29 +37,32 @@ class Block(NamedTuple):
 
     Attributes:
         path: Relative to the tree; "" is its top.
-        mtime_ns: When a name last came or went.
-        mode: As stat(2) has it.
-        uids: Who owns it and what is in it.
         text: A line for each name, in order.
+        uids: Who owns what was looked at by stat(2).
         below: Its directories: relative paths.
+        mtime_ns: When a name last came or went; 0 where the look is at each of the names.
     """
 
     path: str
-    mtime_ns: int
-    mode: int
-    uids: frozenset[int]
     text: str
+    uids: frozenset[int]
     below: tuple[str, ...]
+    mtime_ns: int = 0
+
+    @property
+    def entries(self) -> int:
+        """How many names there are."""
+        return self.text.count("\n") + 1 if self.text else 0
 
 
-Look = Callable[[str, str], Block]
-"""`look(root, path)` looks at one directory."""
+Look = Callable[[int, str], Block]
+"""`look(top, path)` looks at one directory of the tree whose top is open as `top`."""
 
 Map = Callable[[Callable[[str], Block], Iterable[str]], Iterable[Block]]
 
 
 def walk(root: str, look: Look) -> Iterator[Block]:
-    """Yield a block for each directory below `root`, level by level.
+    """Yield a block for each directory of a tree: level by level, in the order of names.
 
     On a disk, threads would only take the interpreter from each other; on a network file system each call waits, and
     they wait together.  How long the calls took so far decides.
@@ -66,6 +72,8 @@ def walk(root: str, look: Look) -> Iterator[Block]:
     """
     level, seconds, names = [""], 0.0, 0
     with contextlib.ExitStack() as stack:
+        top = os.open(root, _TOP)  # the kernel then looks up what is below, not the whole path
+        stack.callback(os.close, top)
         mapped: Map = map
         while level:
             following: list[str] = []
@@ -73,9 +81,9 @@ def walk(root: str, look: Look) -> Iterator[Block]:
                 if mapped is map and names > _BATCH and seconds / names > SLOW:
                     mapped = _pool(stack)
                 began = time.perf_counter()
-                blocks = list(mapped(lambda path: look(root, path), level[start : start + _BATCH]))
+                blocks = list(mapped(lambda path: look(top, path), level[start : start + _BATCH]))
                 seconds += time.perf_counter() - began
-                names += sum(block.text.count("\n") + 2 for block in blocks)
+                names += sum(block.entries + 1 for block in blocks)
                 for block in blocks:
                     following += block.below
                     yield block
@@ -88,14 +96,23 @@ def _pool(stack: contextlib.ExitStack) -> Map:
     return stack.enter_context(ThreadPoolExecutor(_THREADS)).map
 
 
-def with_stat(root: str, path: str) -> Block:
+def one(root: str, path: str, look: Look) -> Block:
+    """Look at one directory of a tree."""
+    top = os.open(root, _TOP)
+    try:
+        return look(top, path)
+    finally:
+        os.close(top)
+
+
+def with_stat(top: int, path: str) -> Block:
     """List a directory with type, mode, size and time of each name."""
-    return _listed(root, path, bytecode=True)
+    return _listed(top, path, bytecode=True)
 
 
-def without_bytecode(root: str, path: str) -> Block:
+def without_bytecode(top: int, path: str) -> Block:
     """List a directory as `with_stat` does, but for bytecode, which merely importing a module writes."""
-    return _listed(root, path, bytecode=False)
+    return _listed(top, path, bytecode=False)
 
 
 def is_bytecode(name: str) -> bool:
@@ -103,20 +120,19 @@ def is_bytecode(name: str) -> bool:
     return name == "__pycache__" or name.endswith(".pyc")
 
 
-def _listed(root: str, path: str, *, bytecode: bool) -> Block:
-    descriptor = _open(root, path)
+def _listed(top: int, path: str, *, bytecode: bool) -> Block:
+    descriptor = os.open(path or ".", _OPEN, dir_fd=top)
     try:
-        top = os.stat(descriptor)  # noqa: PTH116 - by descriptor: one name is looked up, not the whole path
         names = sorted(os.listdir(descriptor))  # noqa: PTH208
         if not bytecode:
             names = [name for name in names if not is_bytecode(name)]
         plain = _is_plain("".join(names))
         lines: list[str] = []
         below: list[str] = []
-        uids = {top.st_uid}
+        uids: set[int] = set()
         for name in names:
             try:
-                status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+                status = os.lstat(name, dir_fd=descriptor)
                 text = name if plain else escaped(name)
                 mode = status.st_mode
                 kind = mode & _KIND
@@ -131,29 +147,25 @@ def _listed(root: str, path: str, *, bytecode: bool) -> Block:
                 uids.add(status.st_uid)
             except FileNotFoundError:  # it went after it was listed
                 continue
-        return Block(path, top.st_mtime_ns, top.st_mode, frozenset(uids), "\n".join(lines), tuple(below))
+        return Block(path, "\n".join(lines), frozenset(uids), tuple(below))
     finally:
         os.close(descriptor)
 
 
-def _open(root: str, path: str) -> int:
-    return os.open(f"{root}/{path}", _OPEN) if path else os.open(root, _OPEN & ~os.O_NOFOLLOW)
-
-
-def with_names(root: str, path: str) -> Block:
+def with_names(top: int, path: str) -> Block:
     """List only the names in a directory, those of directories with a slash: one stat(2) for all of them."""
-    return _named(root, path, bytecode=True)
+    return _named(top, path, bytecode=True)
 
 
-def names_without_bytecode(root: str, path: str) -> Block:
+def names_without_bytecode(top: int, path: str) -> Block:
     """List only the names in a directory as `with_names` does, but for bytecode."""
-    return _named(root, path, bytecode=False)
+    return _named(top, path, bytecode=False)
 
 
-def _named(root: str, path: str, *, bytecode: bool) -> Block:
-    descriptor = _open(root, path)
+def _named(top: int, path: str, *, bytecode: bool) -> Block:
+    descriptor = os.open(path or ".", _OPEN, dir_fd=top)
     try:
-        top = os.stat(descriptor)  # noqa: PTH116
+        status = os.stat(descriptor)  # noqa: PTH116
         names: list[str] = []
         below: list[str] = []
         with os.scandir(descriptor) as found:
@@ -166,7 +178,7 @@ def _named(root: str, path: str, *, bytecode: bool) -> Block:
                 else:
                     names.append(escaped(entry.name))
         text = "\n".join(sorted(names))
-        return Block(path, top.st_mtime_ns, top.st_mode, frozenset({top.st_uid}), text, tuple(sorted(below)))
+        return Block(path, text, frozenset({status.st_uid}), tuple(sorted(below)), status.st_mtime_ns)
     finally:
         os.close(descriptor)
 
@@ -215,32 +227,74 @@ def _unescape(found: re.Match[str]) -> str:
     raise ValueError("not a manifest: a name has a backslash that says nothing")
 
 
-# -- from one process to another ---------------------------------------------------------------------------------
+# -- whole trees -------------------------------------------------------------------------------------------------
 
 
-def dump(blocks: Iterable[Block]) -> bytes:
-    """Return blocks as bytes; which directories are below is told by the lines."""
-    parts = []
-    for block in blocks:
-        uids = ",".join(map(str, block.uids))
-        head = f"/{escaped(block.path)}\t{block.mtime_ns}\t{block.mode}\t{uids}"
-        parts.append(f"{head}\n{block.text}" if block.text else head)
-    return "\n\n".join(parts).encode("utf-8") + _END
+class Whole(NamedTuple):
+    """What a walk by `with_stat` through a tree found.
+
+    Attributes:
+        digest: sha256 of the text.
+        entries: How many names there are.
+        uids: Who owns them.
+        text: Of all directories (`joined`).
+    """
+
+    digest: str
+    entries: int
+    uids: frozenset[int]
+    text: str
 
 
-def load(data: bytes) -> Iterator[Block]:
-    """Yield the blocks that `dump` made `data` of, but for `below`.
+def whole(root: str, without: str) -> Whole:
+    """Walk through a tree; the name `without` in its top is left out.
+
+    Raises:
+        OSError: A directory cannot be listed.
+    """
+    blocks = list(walk(root, with_stat))
+    top = "\n".join([line for line in blocks[0].text.split("\n") if not line.endswith(f"\t{without}")])
+    blocks[0] = blocks[0]._replace(text=top)
+    text = joined((block.path, block.text) for block in blocks)
+    uids = frozenset({os.stat(root).st_uid}).union(*[block.uids for block in blocks])  # noqa: PTH116
+    return Whole(digest_of(text), sum(block.entries for block in blocks), uids, text)
+
+
+def joined(directories: Iterable[tuple[str, str]]) -> str:
+    """Return the text of directories, each with its path, in the order of `walk`."""
+    return "\n\n".join([f"/{escaped(path)}\n{text}" for path, text in directories])
+
+
+def parted(text: str) -> Iterator[tuple[str, str]]:
+    """Yield path and text of each directory that `joined` put together."""
+    for part in text[1:].split("\n\n/"):
+        path, _, lines = part.partition("\n")
+        yield plain(path), lines
+
+
+def digest_of(text: str) -> str:
+    """Return the digest of what `joined` returned."""
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def dump(found: Whole) -> bytes:
+    """Return what a walk found as bytes, the short part first."""
+    uids = ",".join(map(str, sorted(found.uids)))
+    return f"{found.digest} {found.entries} {uids}\n{found.text}".encode() + _END
+
+
+def load(data: bytes) -> Whole:
+    """Return what `dump` made `data` of.
 
     Raises:
         ValueError: The end is missing: whoever wrote it did not finish.
     """
     if not data.endswith(_END):
         raise ValueError("the listing has no end")
-    for text in data[: -len(_END)].decode("utf-8").split("\n\n"):
-        first, _, rest = text.partition("\n")
-        path, mtime_ns, mode, uids = first.split("\t")
-        yield Block(plain(path[1:]), int(mtime_ns), int(mode), frozenset(map(int, uids.split(","))), rest, ())
+    first, _, text = data[: -len(_END)].decode("utf-8").partition("\n")
+    digest, entries, uids = first.split(" ")
+    return Whole(digest, int(entries), frozenset(map(int, uids.split(","))), text)
 
 
 if __name__ == "__main__":
-    sys.stdout.buffer.write(dump(walk(sys.argv[1], with_stat)))
+    sys.stdout.buffer.write(dump(whole(sys.argv[1], sys.argv[2])))

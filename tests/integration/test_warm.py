@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -246,7 +245,7 @@ def test_the_tier_is_told(tier: str, source: Path, target: Path) -> None:
     again = ensure(source, target, verify=tier)
     assert again.checked is not None
     assert again.checked.tier == tier
-    everything = sum(1 for _ in again.path.rglob("*"))
+    everything = sum(1 for path in again.path.rglob("*") if path.name != manifest.NAME)
     assert again.checked.entries == everything if tier in FULL else 0 < again.checked.entries < 2 * everything
 
 
@@ -348,18 +347,6 @@ def test_a_manifest_that_is_too_large_is_not_read(source: Path, target: Path) ->
     said: list[str] = []
     assert ensure(source, target, notify=said.append).path != first.path
     assert "larger than" in said[0]
-
-
-@pytest.mark.parametrize("cut", range(0, 2000, 97))
-def test_a_manifest_and_its_record_cut_short_together_are_damage(cut: int, source: Path, target: Path) -> None:
-    """Even when the record beside it agrees, a part of a manifest is not an environment."""
-    first = ensure(source, target)
-    file, ready = first.path / manifest.NAME, first.path.parent.parent / "READY"
-    spoil(file, lambda data: data[: len(data) - 1 - cut])
-    record = json.loads(ready.read_text()) | {"manifest_sha256": manifest.digest(file.read_bytes())}
-    ready.unlink()
-    ready.write_text(json.dumps(record))
-    assert ensure(source, target).path != first.path
 
 
 def test_on_one_processor_one_process_looks_at_both(

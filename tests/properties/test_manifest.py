@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import tempfile
 from pathlib import Path
@@ -11,7 +12,7 @@ import hypothesis
 from hypothesis import strategies as st
 
 from pytest_multihost_env.model import ReadFile
-from pytest_multihost_env.provision import digests, manifest
+from pytest_multihost_env.provision import digests, manifest, walk
 from pytest_multihost_env.provision.manifest import DIRECTORY, FILE, LINK, Entry
 from pytest_multihost_env.provision.scan import scan
 from pytest_multihost_env.provision.walk import escaped
@@ -62,26 +63,32 @@ headers = st.builds(
 )
 
 
-def flat(tree, path: str = "") -> list[Entry]:
+def flat(tree) -> list[Entry]:
     """Return the entries of a tree in the order of a scan."""
-    found, below = [], []
-    for name in sorted(tree):
-        full = f"{path}/{name}" if path else name
-        if len(tree[name]) == 3:
-            mode, time, inner = tree[name]
-            found.append(Entry(full, DIRECTORY, mode, mtime_ns=time))
-            below += flat(inner, full)
-        else:
-            found.append(Entry(full, *tree[name]))
-    return found + below
+    found, level = [], [("", tree)]
+    while level:
+        below = []
+        for path, inner in level:
+            for name in sorted(inner):
+                full = f"{path}/{name}" if path else name
+                if len(inner[name]) == 3:
+                    mode, time, deeper = inner[name]
+                    found.append(Entry(full, DIRECTORY, mode, mtime_ns=time))
+                    below.append((full, deeper))
+                else:
+                    found.append(Entry(full, *inner[name]))
+        level = below
+    return found
 
 
 @hypothesis.given(headers, trees)
 def test_it_says_what_went_in(header: manifest.Header, tree: object) -> None:
     entries = tuple(flat(tree))
     data = manifest.render(header, entries)
-    assert manifest.parse(data) == manifest.Manifest(header, entries)
-    assert manifest.parse_header(data) == header
+    known = manifest.parse(data)
+    assert known.entries == entries
+    assert dataclasses.replace(known.header, look="") == header
+    assert manifest.parse_header(data) == known.header
     assert manifest.render(header, entries) == data
     text = data.decode("utf-8")
     assert all(character.isprintable() or character in "\n\t" for character in text if ord(character) < 0xA0)
@@ -152,6 +159,10 @@ def test_a_real_tree_is_told_as_it_is(tree: object) -> None:
         data = manifest.render(manifest.Header("key", name, "/b", "3.11", "0", {}), found)
         assert list(manifest.parse(data).entries) == found
         assert [entry.path for entry in found] == [entry.path for entry in flat(tree)]
+        assert walk.load(walk.dump(walk.whole(name, manifest.NAME))).digest == manifest.parse_header(data).look
+        assert dict(walk.parted(walk.whole(name, manifest.NAME).text)) == {
+            path: listing.visible for path, listing in manifest.listings(data).items()
+        }
         for entry in found:
             if entry.type == FILE:
                 assert entry.content == digests.of_file(f"{name}/{entry.path}")

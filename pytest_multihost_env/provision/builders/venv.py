@@ -9,7 +9,6 @@ from pathlib import Path
 from pytest_multihost_env.model import STAT, ReadFile
 from pytest_multihost_env.protocols import Work
 from pytest_multihost_env.provision import mishaps
-from pytest_multihost_env.provision.copy import copy_tree
 from pytest_multihost_env.provision.pyvenv import read
 from pytest_multihost_env.provision.source import fingerprint
 
@@ -63,6 +62,8 @@ class VenvBuilder:
         Raises:
             NotReady: Something could not be copied; `destination` is then removed.
         """
+        from pytest_multihost_env.provision.copy import copy_tree  # what is used again need not be copied
+
         work.progress.begin("copying", work.files, work.size)
         try:
             copied = copy_tree(source, destination, work=work, digests=True)
