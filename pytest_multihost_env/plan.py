@@ -130,6 +130,10 @@ class Plan:
                 lines.append(f"imported from outside of it, as allowed: {', '.join(generation.outside)}")
             if generation.added:
                 lines.append(f"added to it: {_few(generation.added, 3)}")
+        if self.settings.group or self.settings.owners:
+            from pytest_multihost_env.provision import trust_of
+
+            lines.append(f"trusted besides this user and root: {trust_of(self.settings)}")
         names = [f"{host.name}:{host.slots}" for host in self.allocation.hosts]
         lines.append(f"hosts {_few(names, 16)} (from {self.allocation.source}), launcher {self._launcher_text()}")
         return lines + self.notices()

@@ -12,7 +12,7 @@ import dataclasses
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -82,7 +82,8 @@ def run(
     """Run `argv` to its end and return what it wrote.
 
     Its process group gets TERM and, `GRACE` seconds later, KILL when `timeout` seconds are over or when this call is
-    interrupted.  The kernel kills it when the calling thread ends (`PR_SET_PDEATHSIG`, prctl(2)).
+    interrupted.  The kernel kills it when the calling thread ends (`PR_SET_PDEATHSIG`, prctl(2)), and a watchman kills
+    the rest of its group when this process is gone, whatever became of it: an installer starts others.
 
     Raises:
         OSError: It could not be started.
@@ -98,7 +99,8 @@ def run(
         preexec_fn=_die_with_parent(),  # noqa: PLW1509 - calls nothing but prctl, getppid and _exit
     )
     try:
-        out, err = child.communicate(None if input is None else input.encode(), timeout=timeout)
+        with _watchman(child.pid):
+            out, err = child.communicate(None if input is None else input.encode(), timeout=timeout)
     except subprocess.TimeoutExpired:
         out, err = _end(child)
         return Finished(_code(child), _text(out), _text(err), timed_out=True)
@@ -106,6 +108,26 @@ def run(
         _end(child)
         raise
     return Finished(child.returncode, _text(out), _text(err), timed_out=False)
+
+
+@contextlib.contextmanager
+def _watchman(group: int) -> Iterator[None]:
+    """Have the process group killed if this process ends during the block: its end of a pipe closes then."""
+    argv = ["/bin/sh", "-c", 'read -r _; kill -s KILL -- "-$1"', "multihost-watchman", str(group)]
+    watchman = subprocess.Popen(
+        argv,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # a signal to the caller's group is not for it
+    )
+    try:
+        yield
+    finally:
+        watchman.kill()
+        watchman.wait()
+        assert watchman.stdin is not None  # noqa: S101 - it was asked for
+        watchman.stdin.close()
 
 
 def kill_group(pid: int, number: int) -> None:

@@ -194,6 +194,8 @@ class _Doubt:
     def claims(self, lease: Lease) -> bool:
         try:
             claimed = lease.try_claim()
+            if claimed and lease.taken_from:
+                self._notify(f"taking the build over from {lease.taken_from}")
         except OSError as error:
             now = time.monotonic()
             self._since = now if self._since is None else self._since

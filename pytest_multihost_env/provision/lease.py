@@ -56,6 +56,7 @@ class Lease:
         self._token = secrets.token_hex(8)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self.taken_from = ""
         self._seen: Sighting | None = None
         self._seen_at = 0.0
 
@@ -95,10 +96,15 @@ class Lease:
             OSError: The directory refuses.
         """
         sighting = self.look()
-        held = not sighting.free and not (sighting.holder is not None and sighting.holder.is_gone())
-        if held and self.silence < self._ttl:
+        gone = sighting.holder is not None and sighting.holder.is_gone()
+        if not sighting.free and not gone and self.silence < self._ttl:
             return False
-        return self._claim(sighting.number + 1)
+        if not self._claim(sighting.number + 1):
+            return False
+        if not sighting.free:
+            why = "which has ended" if gone else f"which has not been heard of for {self.silence:.0f} s"
+            self.taken_from = f"{sighting.holder or 'somebody who left no name'}, {why}"
+        return True
 
     def _claim(self, number: int) -> bool:
         beats = self.directory / f"h{self._token}"

@@ -171,6 +171,13 @@ def require_space(place: Place, amount: Amount | None = None) -> Amount:
             where=str(place.target),
             hint="free some space, or name a target on another file system",
         )
+    names = int((amount.files or 0) * MARGIN)
+    if status.f_files and status.f_favail < names:  # btrfs and others count none
+        raise NotReady(
+            f"{place.source} has {amount.files} files and the file system of {where} has room for {status.f_favail} more",
+            where=str(place.target),
+            hint="remove files there (df -i shows how many there are), or name a target on another file system",
+        )
     return amount
 
 

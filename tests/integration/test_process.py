@@ -100,6 +100,24 @@ def test_a_program_dies_with_the_process_that_ran_it(special: Path) -> None:
     assert _ends(child)
 
 
+def test_what_a_program_started_dies_with_the_process_that_ran_it(special: Path) -> None:
+    """A builder that is killed leaves no installer behind, nor what that one had started."""
+    note = special / "pid"
+    outer = f"from pytest_multihost_env import process\nprocess.run([{sys.executable!r}, '-c', {CHILD_AND_GRANDCHILD!r}, {str(note)!r}], timeout=600)"
+    parent = subprocess.Popen([sys.executable, "-c", outer])
+    try:
+        deadline = 200
+        while deadline and not (note.exists() and note.read_text()):
+            deadline -= 1
+            with pytest.raises(subprocess.TimeoutExpired):
+                parent.wait(0.1)
+        grandchild = int(note.read_text())
+    finally:
+        parent.kill()
+        parent.wait()
+    assert _ends(grandchild)
+
+
 def test_start_leads_a_session_of_its_own() -> None:
     child = process.start(["sleep", "600"])
     try:

@@ -206,6 +206,35 @@ def test_too_little_space_creates_nothing(source: Path, target: Path, special: P
     assert listing(special) == before
 
 
+def test_too_few_free_inodes_create_nothing(
+    source: Path, target: Path, special: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 23.  A file system that is full of names has to be described: to fill a real one takes a mount."""
+    for number in range(12):
+        (source / f"more {number}").write_text("")
+    before, real = listing(special), os.statvfs
+
+    def statvfs(path: Path) -> os.statvfs_result:
+        fields = list(real(path))
+        fields[5:8] = [1000, 12, 12]  # f_files, f_ffree, f_favail
+        return os.statvfs_result([*fields, 0])
+
+    monkeypatch.setattr(os, "statvfs", statvfs)
+    with pytest.raises(NotReady, match=r"has 2\d files and the file system of .* has room for 12 more"):
+        ensure(source, target)
+    assert listing(special) == before
+
+
+def test_a_path_of_two_hundred_characters(source: Path, special: Path) -> None:
+    """Row 25, and a name as long as a name may be less what is put around it."""
+    deep = special / ("a long name's #1 \N{LATIN SMALL LETTER U WITH DIAERESIS} " * 8).strip() / "python_env"
+    assert len(str(deep)) > 200
+    made = ensure(source, deep)
+    assert deep.samefile(made.path)
+    assert ensure(source, deep).reused
+    assert provision.verify(deep, prove=lambda env, source: "fine")
+
+
 def test_a_failed_build_leaves_its_reason_and_the_next_success_takes_it_away(source: Path, target: Path) -> None:
     with pytest.raises(NotReady, match="no wheel"):
         ensure(source, target, fail="no wheel for this machine")
