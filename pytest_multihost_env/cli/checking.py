@@ -11,7 +11,7 @@ import click
 
 from pytest_multihost_env.cli import output
 from pytest_multihost_env.cli.provisioning import ensured
-from pytest_multihost_env.cli.state import State, as_json, common, load, settings_options
+from pytest_multihost_env.cli.state import PATH, State, as_json, common, load, settings_options
 from pytest_multihost_env.errors import UsageProblem
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _LEVELS = ("smoke", "drift", "strict")
 @click.option(
     "--manifest",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="FILE",
     help="Each host has what this requirements file or pyproject.toml asks for.",
 )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pytest_multihost_env.cli import output
-from pytest_multihost_env.cli.state import as_json, common, load, settings_options
+from pytest_multihost_env.cli.state import PATH, as_json, common, load, settings_options
 
 if TYPE_CHECKING:
     from pytest_multihost_env.provision.garbage import Item
@@ -28,7 +28,7 @@ def _age(_context: click.Context, _parameter: click.Parameter, value: str | None
 
 
 @click.command()
-@click.argument("target", required=False, type=click.Path(path_type=Path))
+@click.argument("target", required=False, type=PATH)
 @click.option("--keep", type=click.IntRange(min=0), default=1, metavar="N", help="Keep the newest N; default 1.")
 @click.option("--older-than", callback=_age, metavar="AGE", help="Remove only what is older, as in 7d.")
 @click.option("--replaced", is_flag=True, help="Also remove what `provision --force` has put aside.")

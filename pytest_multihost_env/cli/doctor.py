@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pytest_multihost_env.cli import output
-from pytest_multihost_env.cli.state import as_json, common, load, settings_options
+from pytest_multihost_env.cli.state import PATH, as_json, common, load, settings_options
 from pytest_multihost_env.errors import UsageProblem
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ _LONG = 10.0
 @click.option(
     "--fs",
     "directory",
-    type=click.Path(path_type=Path, readable=False),
+    type=PATH,
     metavar="DIR",
     help="Look at the file system of this directory from all hosts of the job.",
 )
@@ -50,6 +51,8 @@ def doctor(*, directory: Path | None, patience: float, as_json: bool, **given: A
     from pytest_multihost_env.plan import make
 
     settings = load(given)
+    if math.isnan(patience):
+        raise UsageProblem("nan is no time", where="--patience", hint="write seconds, as in --patience 70")
     if directory is not None:
         directory = _usable(Path.cwd() / directory)
     plan = make(settings)

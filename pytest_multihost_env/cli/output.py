@@ -25,6 +25,40 @@ def look(stream: TextIO | None = None) -> Look:
     return text.look_of(stream, width=shutil.get_terminal_size((100, 24)).columns, colour=colour)
 
 
+def open_streams() -> None:
+    """Open to nowhere what the caller has closed (`>&-`): the next file that is opened would take its place."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+
+
+def give_up() -> None:
+    """Send to nowhere what standard output does not take, also what is left in the buffer."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def put(text: str) -> None:
+    """Write `text`, which is fitted already, to standard output.
+
+    Raises:
+        OSError: It does not take it; nothing more is written there.
+    """
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        give_up()
+        raise OSError(error.errno, error.strerror, "standard output") from None
+
+
 def result(text: str) -> None:
     """Write a result, in the words of the command that runs."""
     from pytest_multihost_env.table import fitted
@@ -32,16 +66,14 @@ def result(text: str) -> None:
     text = spoken(text)
     encoding = sys.stdout.encoding or "ascii"
     # Colours are escapes that were put there on purpose, and what they surround is fitted already.
-    sys.stdout.write((text if "\x1b" in text else fitted(text, encoding)) + "\n")
-    sys.stdout.flush()
+    put((text if "\x1b" in text else fitted(text, encoding)) + "\n")
 
 
 def json(value: object) -> None:
     """Write a result for machines."""
     from pytest_multihost_env.report.json import to_json
 
-    sys.stdout.write(spoken(to_json(value)) + "\n")
-    sys.stdout.flush()
+    put(spoken(to_json(value)) + "\n")
 
 
 def notice(text: str) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pytest_multihost_env.cli import output
-from pytest_multihost_env.cli.state import as_json, common, load, settings_options
+from pytest_multihost_env.cli.state import PATH, as_json, common, load, settings_options
 from pytest_multihost_env.errors import UsageProblem
 
 if TYPE_CHECKING:
@@ -24,12 +24,10 @@ if TYPE_CHECKING:
 FALLBACK = Path("/opt/venv")
 _FEW = 20
 
-_PATH = click.Path(path_type=Path)
-
 
 @click.command()
-@click.argument("source", required=False, type=_PATH)
-@click.argument("target", required=False, type=_PATH)
+@click.argument("source", required=False, type=PATH)
+@click.argument("target", required=False, type=PATH)
 @click.option("--force", is_flag=True, help="Build anew, and put aside an environment at TARGET that is not ours.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done and write nothing.")
 @settings_options("verify", "python", "requirements", "allow-outside", "group", "umask", "owners")
@@ -60,8 +58,8 @@ def provision(
 
 
 @click.command()
-@click.argument("source", required=False, type=_PATH)
-@click.argument("target", required=False, type=_PATH)
+@click.argument("source", required=False, type=PATH)
+@click.argument("target", required=False, type=PATH)
 @click.option(
     "--shell", default="sh", metavar="NAME", help="sh, bash, dash, ksh, zsh, csh, tcsh, fish or nu; default sh."
 )
@@ -85,7 +83,7 @@ def activate(source: Path | None, target: Path | None, *, shell: str, **given: A
         shells.failure_script(shell, "")  # an unknown shell is refused before anything is made
         made = ensured(_settings(source, target, given, fallback=FALLBACK), user=callers.shell())
         text = shells.script(made, shell, path=os.environ.get("PATH", ""))
-    click.echo(text, nl=False)
+    output.put(text)
     return 0
 
 
@@ -103,7 +101,7 @@ def failing_code(words: Sequence[str]) -> str:
 
 
 @click.command()
-@click.argument("target", required=False, type=_PATH)
+@click.argument("target", required=False, type=PATH)
 @settings_options("group", "owners")
 @as_json
 @common

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -21,7 +22,7 @@ from pytest_multihost_env.cli.looking import env, hosts, plan
 from pytest_multihost_env.cli.provisioning import activate, failing_code, provision, verify
 from pytest_multihost_env.cli.showing import demo
 from pytest_multihost_env.cli.state import State, common, in_our_words
-from pytest_multihost_env.errors import MultihostError
+from pytest_multihost_env.errors import MultihostError, UsageProblem
 
 INTERRUPTED = 130
 
@@ -47,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: Without the program's name; None: those of this process.
     """
+    output.open_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
     before = signal.signal(signal.SIGTERM, _end)
     state = State(words=tuple(words))
@@ -57,8 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, before)
         # Whatever went wrong, down to a bug of ours: a shell that evaluates what `activate` printed must not go on.
         if code != 0 and "activate" in words:
-            sys.stdout.write(failing_code(words))
-            sys.stdout.flush()
+            with contextlib.suppress(OSError):
+                output.put(failing_code(words))
     return code
 
 
@@ -67,6 +69,7 @@ def _run(words: list[str], state: State) -> int:
     try:
         with command.make_context("multihost-env", words, obj=state) as context:
             running.append(_named(context, words))
+            _require_directory()
             answer = command.invoke(context)
     except click.exceptions.Exit as ending:
         return ending.exit_code
@@ -75,7 +78,7 @@ def _run(words: list[str], state: State) -> int:
         return error.exit_code
     except click.ClickException as error:
         where = getattr(error, "ctx", None)
-        path = where.command_path if where is not None else "multihost-env"
+        path = where.command_path if where is not None else " ".join(["multihost-env", *_parts(words)])
         output.notice(f"{error.format_message()}\n  remedy: see `{path} --help`")
         return error.exit_code
     except MultihostError as error:
@@ -84,7 +87,7 @@ def _run(words: list[str], state: State) -> int:
         return error.exit_code
     except BrokenPipeError:
         # The reader has seen enough (`| head`); what is left in the buffer has nowhere to go.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        output.give_up()
         return 1
     except OSError as error:
         _trace(state)
@@ -98,8 +101,19 @@ def _run(words: list[str], state: State) -> int:
 
 def _named(context: click.Context, words: list[str]) -> click.Command:
     """Return the subcommand that was typed, or the root."""
-    found = next((command.commands[word] for word in words if word in command.commands), None)
-    return found or context.command
+    return next((command.commands[word] for word in _parts(words)), context.command)
+
+
+def _parts(words: list[str]) -> list[str]:
+    """Return the name of the subcommand that was typed, in a list; none when there is none."""
+    return [word for word in words if word in command.commands][:1]
+
+
+def _require_directory() -> None:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise UsageProblem("the working directory is not there any more", hint="change to one that is (`cd`)") from None
 
 
 def _trace(state: State) -> None:

@@ -21,6 +21,23 @@ F = TypeVar("F", bound=Callable[..., Any])
 _FILES = ("multihost-env.toml", "pyproject.toml")
 
 
+class Named(click.Path):
+    """A path that has a name: "" comes of a shell's variable that is not set, and would mean the current directory."""
+
+    name = "path"
+
+    def convert(
+        self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None
+    ) -> str | bytes | os.PathLike[str]:
+        """Return `value` as a path."""
+        if not os.fspath(value):
+            self.fail("it is empty; is the variable set that it comes from?", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+PATH = Named(path_type=Path)
+
+
 @dataclasses.dataclass
 class State:
     """The global options of one call, and all of its words as they were typed."""
@@ -52,7 +69,7 @@ def common(function: F) -> F:
     )
     config = click.option(
         "--config",
-        type=click.Path(path_type=Path),
+        type=PATH,
         metavar="FILE",
         expose_value=False,
         callback=_remember_config,

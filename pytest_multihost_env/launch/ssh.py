@@ -16,7 +16,11 @@ class SSH:
 
     def refuses(self, executable: str, version_text: str) -> str | None:
         """Return why `executable` is not an ssh client, or None."""
-        return None if "SSH" in version_text else f"{executable} is not an ssh client (it says: {version_text[:80]})"
+        return (
+            None
+            if "SSH" in version_text
+            else f"{executable} is not an ssh client (it says: {version_text.strip()[:80]})"
+        )
 
     def commands(self, spec: LaunchSpec) -> tuple[Command, ...]:
         """Return one ssh command for each host.

@@ -77,8 +77,9 @@ def verify(target: Path, *, digest: str = "", trust: Trust = NOBODY_ELSE, prove:
         data = manifest.read(path)
         known = manifest.parse(data)
     except (OSError, ValueError) as error:
+        what = "no manifest" if isinstance(error, FileNotFoundError) else f"no manifest that can be read: {error}"
         raise NotReady(
-            f"{path} has no manifest that can be read: {error}",
+            f"{path} has {what}",
             expected="an environment that multihost-env made",
             hint="provision it (`multihost-env provision SOURCE TARGET`), then verify",
         ) from None

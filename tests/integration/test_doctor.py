@@ -90,6 +90,11 @@ def test_good_storage_is_called_good(testbed: Testbed, place: Path, launcher: st
     assert {maker for seen in found["measured"]["seen"].values() for maker in seen} == {"n1", "n2", "n3"}
 
 
+def test_two_names_of_one_machine_are_found_out(testbed: Testbed, place: Path) -> None:
+    code, found = doctor(testbed, place, "--hosts", f"n1,{testbed.addresses['n1']},n2")
+    assert (code, bad(found)) == (0, {"machine": ("warning", [testbed.addresses["n1"]])})
+
+
 def test_a_person_reads_a_table_and_a_sentence(testbed: Testbed, place: Path) -> None:
     done = testbed.run("n1", command(place), cwd=CHECKOUT, timeout=120)
     lines = done.stdout.splitlines()

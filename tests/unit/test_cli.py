@@ -75,6 +75,15 @@ def test_options_that_are_settings_have_the_words_of_the_table() -> None:
         (["doctor", "--fs", ".", "--patience", "0"], 2, "--patience"),
         (["doctor", "--launcher", "nothing", "--fs", "."], 2, "where: --launcher"),
         (["doctor", "--hosts", "n1:x"], 2, "option --hosts"),
+        (["doctor", "--fs", ".", "--patience", "nan"], 2, "nan is no time"),
+        (["doctor", "--fs", ""], 2, "is the variable set that it comes from?"),
+        (["provision", ""], 2, "is the variable set that it comes from?"),
+        (["provision", "source", ""], 2, "is the variable set that it comes from?"),
+        (["verify", ""], 2, "is the variable set that it comes from?"),
+        (["gc", ""], 2, "is the variable set that it comes from?"),
+        (["check", "--manifest", ""], 2, "is the variable set that it comes from?"),
+        (["plan", "--config", ""], 2, "is the variable set that it comes from?"),
+        (["plan", "--hosts"], 2, "remedy: see `multihost-env plan --help`"),
         (["check", "--require", "=="], 2, "--require"),
         (["check", "--manifest", "none.txt"], 2, "none.txt"),
     ],
@@ -191,6 +200,43 @@ def test_failing_code_makes_the_eval_fail(shell: str, form: str) -> None:
 @pytest.mark.parametrize("words", [["--shell"], ["--shell=none"], ["--shell", "fish", "--shell=sh"]])
 def test_failing_code_is_never_empty(words: list[str]) -> None:
     assert "printf" in failing_code(words)
+
+
+def command_line(script: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run the command in a shell's script as `"$@"`."""
+    argv = ["sh", "-c", script, "sh", sys.executable, "-m", "pytest_multihost_env.cli", *words]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("words", [["hosts"], ["hosts", "--json"], ["plan", "--help"]])
+def test_a_closed_standard_output_changes_nothing_but_what_is_seen(words: list[str]) -> None:
+    done = command_line('"$@" >&-', *words)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_with_everything_closed_the_code_still_tells() -> None:
+    assert command_line('"$@" <&- >&- 2>&-', "hosts").returncode == 0
+    assert command_line('"$@" <&- >&- 2>&-', "provision", "nothing").returncode == 2
+
+
+@pytest.mark.parametrize("words", [["hosts"], ["hosts", "--json"]])
+def test_a_full_standard_output_is_one_error(words: list[str]) -> None:
+    done = command_line('"$@" >/dev/full', *words)
+    assert (done.returncode, done.stderr) == (3, "multihost-env: standard output: No space left on device\n")
+
+
+def test_activate_fails_too_when_its_code_finds_no_room() -> None:
+    done = command_line('"$@" >/dev/full', "activate", "nothing")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "does not exist" in done.stderr
+
+
+def test_a_working_directory_that_is_gone_is_called_so(elsewhere: Path) -> None:
+    (elsewhere / "gone").mkdir()
+    done = command_line('cd gone && rmdir ../gone && "$@"', "hosts")
+    assert done.returncode == 2
+    assert "the working directory is not there any more" in done.stderr
 
 
 def test_the_package_can_be_run_as_a_module() -> None:

@@ -56,7 +56,7 @@ def measured(**more: Any) -> Measured:
         directory=Path("/scratch/team"),
         patience=5.0,
         hosts=HOSTS,
-        alone=dict.fromkeys(HOSTS, GOOD),
+        alone=changed(""),
         met={host: dict.fromkeys(others(host), 1000) for host in HOSTS},
         locks={
             host: {host: dict.fromkeys(LOCKS, locks.HELD)}
@@ -70,7 +70,7 @@ def measured(**more: Any) -> Measured:
 
 
 def changed(host: str, **more: Any) -> dict[str, Any]:
-    return {name: GOOD | more if name == host else GOOD for name in HOSTS}
+    return {name: GOOD | {"machine": name} | (more if name == host else {}) for name in HOSTS}
 
 
 def trial(host: str, **outcomes: str) -> dict[str, Any]:
@@ -152,7 +152,7 @@ def test_a_figure_of_one_host_is_its_own(more: dict[str, Any], found: dict[str, 
 
 
 def test_root_squash_is_called_by_its_name() -> None:
-    report = judge(measured(alone={host: GOOD | {"uid": 0, "owner": 65534} for host in HOSTS}))
+    report = judge(measured(alone={host: GOOD | {"machine": host, "uid": 0, "owner": 65534} for host in HOSTS}))
     owner = next(one for one in report.complaints if one.subject == "owner")
     assert "root squash" in owner.sentence
     assert owner.remedy == "run as an ordinary user"
@@ -247,10 +247,24 @@ def test_a_host_that_fell_silent_is_told_from_one_that_is_gone() -> None:
     assert report.summary.endswith("on n1; of n[2-3] nothing is known")
 
 
+def test_two_names_of_one_machine_are_told() -> None:
+    report = judge(measured(alone=changed("n3", machine="n1")))
+    assert bad(report) == {"machine": ("warning", ("n3",))}
+    assert report.complaints[0].sentence.startswith("n3 is another name")
+    assert next(one for one in report.findings if one.subject == "machine").answers["n3"] == "the same as n1"
+
+
 def test_one_problem_of_several_hosts_is_told_once() -> None:
     denied = {"problem": {"errno": "EACCES", "says": "Permission denied", "path": "/scratch/team/x"}}
     lost = {"problem": {"errno": "ENOENT", "says": "No such file or directory", "path": "/scratch/team/x"}}
-    report = judge(measured(alone={"n1": GOOD | denied, "n2": GOOD | denied, "n3": GOOD | lost}))
+    report = judge(
+        measured(
+            alone={
+                host: GOOD | {"machine": host} | problem
+                for host, problem in zip(HOSTS, (denied, denied, lost), strict=True)
+            }
+        )
+    )
     usable = next(one for one in report.complaints if one.subject == "usable")
     assert usable.sentence == (
         "/scratch/team cannot be used: Permission denied on n[1-2]; No such file or directory on n3"
@@ -298,7 +312,7 @@ def test_the_record_for_machines_keeps_its_schema() -> None:
     found = shape(plain({"finding": report.complaints[0], "measured": measured()}))
     assert found == json.loads(snapshot.read_text())
     assert [one.subject for one in report.findings] == [
-        "reachable", "usable", "same", "mount", "space", "owner", "latency", "link", "symlink", "exclusive", "replace",
+        "reachable", "machine", "usable", "same", "mount", "space", "owner", "latency", "link", "symlink", "exclusive", "replace",
         "rename_over", "execute", "modes", "listing", "fresh", "asked", "content", "mtime", "flock", "posix", "ofd",
         "owners", "exchange", "reflink", "copy_range",
     ]  # fmt: skip

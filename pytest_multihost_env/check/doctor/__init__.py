@@ -31,4 +31,4 @@ def summary(findings: Sequence[Finding]) -> str:
     """Return one sentence about all findings."""
     counts = [(sum(one.verdict == verdict for one in findings), verdict) for verdict in (ERROR, "warning")]
     said = ", ".join(f"{count} {verdict}{'s' if count > 1 else ''}" for count, verdict in counts if count)
-    return f"{said}: see above" if said else "nothing is wrong with what was looked at"
+    return f"found: {said}" if said else "nothing is wrong with what was looked at"

@@ -43,7 +43,12 @@ class Visitor:
         """Make this host's part, and find out what it can by itself."""
         directory = Path(question["directory"])
         self._work, self._mine = directory / question["name"], directory / question["name"] / question["me"]
-        found: Answer = {"uid": os.geteuid(), "directory": os.path.realpath(directory), "mount": _mount(directory)}
+        found: Answer = {
+            "uid": os.geteuid(),
+            "machine": _machine(),
+            "directory": os.path.realpath(directory),
+            "mount": _mount(directory),
+        }
         try:
             if not directory.is_dir():
                 raise OSError(errno.ENOTDIR if directory.exists() else errno.ENOENT, "", str(directory))
@@ -154,6 +159,15 @@ def attend(work: Path, mine: Path) -> int:
 def _mount(directory: Path) -> Answer:
     mount = filesystem.mount_of(directory)
     return {"point": mount.point, "kind": mount.kind, "source": mount.source, "options": list(mount.options)}
+
+
+def _machine() -> str:
+    """Return what two names of one machine have in common; containers on one machine see mounts of their own."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot}/{os.stat('/proc/self/ns/mnt').st_ino}"  # noqa: PTH116 - it is not a file
+    except OSError:
+        return f"unknown-{os.urandom(8).hex()}"
 
 
 def _problem(error: OSError) -> Answer:

@@ -36,6 +36,8 @@ def judge(measured: Measured) -> Report:
 def _findings(measured: Measured) -> Iterator[Finding]:
     if measured.silent or len(measured.hosts) > 1:
         yield _answering(measured)
+    if len(measured.alone) > 1:
+        yield together.machines(measured)
     if measured.alone:
         yield _usable(measured)
     if measured.met:

@@ -33,6 +33,22 @@ def findings(measured: Measured) -> Iterator[Finding]:
         yield _owners(measured)
 
 
+def machines(measured: Measured) -> Finding:
+    """Say which hosts are one machine under two names: between them nothing can be late or local."""
+    first: dict[str, str] = {}
+    answers = {}
+    for host, answer in measured.alone.items():
+        other = first.setdefault(answer["machine"], host)
+        answers[host] = (OK, "yes") if other == host else (WARNING, f"the same as {other}")
+    return finding(
+        "machine",
+        "it is a machine of its own",
+        answers,
+        "{hosts} is another name of a host that is named too, so nothing was measured between the two",
+        "name each machine once (--multihost-hosts)",
+    )
+
+
 # -- is it one directory? ----------------------------------------------------------------------------------------
 
 
