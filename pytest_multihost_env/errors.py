@@ -5,8 +5,8 @@ Only the faces (`cli`, `plugin`) print them and turn them into an exit code; eve
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar
+from collections.abc import Callable, Mapping
+from typing import ClassVar, Self
 
 
 class MultihostError(Exception):
@@ -37,6 +37,16 @@ class MultihostError(Exception):
         self.expected = expected
         self.hint = hint
         self.details = dict(details or {})
+
+    def reworded(self, change: Callable[[str], str]) -> Self:
+        """Return the same error with every text as `change` has it."""
+        return type(self)(
+            change(self.what),
+            where=self.where and change(self.where),
+            expected=self.expected and change(self.expected),
+            hint=self.hint and change(self.hint),
+            details={label: change(text) for label, text in self.details.items()},
+        )
 
     def __str__(self) -> str:
         lines = [self.what]

@@ -68,6 +68,11 @@ class Plan:
         return environ.Rules.from_settings(self.settings, found, secrets)
 
     @functools.cached_property
+    def redact(self) -> environ.Redactor:
+        """Takes the secrets of this job out of a text."""
+        return environ.Redactor(environ.secret_values(self.rules, self.facts.environ))
+
+    @functools.cached_property
     def _everyone(self) -> tuple[Place, ...]:
         """The places of as many ranks as the job has slots."""
         return place(Shape(self.allocation.slots), self.allocation).places
@@ -157,7 +162,7 @@ class Plan:
         for shape in (Shape(self.allocation.slots),):
             job = self._describe(shape)
             rows += [("command", line, "the launcher") for line in job]
-        return rows
+        return [(what, self.redact(value), who) for what, value, who in rows]
 
     def _whose_python(self) -> str:
         if self.facts.generation:
@@ -186,7 +191,10 @@ class Plan:
             LaunchFailed: Not every rank started; a job of several hosts names those that cannot start any.
         """
         job = self._job(placement)
-        job.start(limit)
+        try:
+            job.start(limit)
+        except LaunchFailed as error:
+            raise error.reworded(self.redact) from None
         try:
             self._check_systems(job)
         except LaunchFailed:
@@ -268,7 +276,11 @@ class Plan:
         late = f"no answer within {timeout:g} s"
         for rank, spot in places.items():
             answers.setdefault(rank, Completed(spot.host, None, output[rank], "", error=late))
-        return {places[rank].host: answers[rank] for rank in sorted(answers)}
+        return {places[rank].host: self._shown(answers[rank]) for rank in sorted(answers)}
+
+    def _shown(self, done: Completed) -> Completed:
+        error = done.error and self.redact(done.error)
+        return Completed(done.host, done.code, self.redact(done.stdout), self.redact(done.stderr), error)
 
     def _order(self, argv: tuple[str, ...], spot: Place) -> dict[str, object]:
         """Return what the supervisor of a place is told to run, in the environment of its host's first rank."""

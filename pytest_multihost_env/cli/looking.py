@@ -100,7 +100,7 @@ def env(*, rank: int | None, host: str | None, explain: bool, as_json: bool, **g
     spot = _spot(plan.allocation, rank, host)
     for line in plan.notices():
         output.notice(line)
-    rows = environ.explain(plan.rank_env(spot, size))
+    rows = plan.redact.inside(environ.explain(plan.rank_env(spot, size)))
     named = {row[0] for row in rows}
     unspoken = sorted(name for name in plan.facts.environ if name not in named)
     if as_json:

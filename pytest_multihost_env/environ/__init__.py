@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from pytest_multihost_env.environ.profiles import PROFILES, Profile
 from pytest_multihost_env.environ.rank import rank_env
+from pytest_multihost_env.environ.redact import Redactor
 from pytest_multihost_env.environ.rules import Rules
+from pytest_multihost_env.environ.secrecy import values as secret_values
 from pytest_multihost_env.environ.special import (
     LAUNCHER_OWNED,
     OF_ONE_RANK,
@@ -23,12 +25,14 @@ __all__ = [
     "OF_ONE_RANK",
     "PROFILES",
     "Profile",
+    "Redactor",
     "Rules",
     "explain",
     "is_secret",
     "launcher_owned",
     "rank_env",
     "redact_names",
+    "secret_values",
     "shown",
 ]
 

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Final
 
 from pytest_multihost_env.config import Item
+from pytest_multihost_env.environ.redact import LONGEST, PIECE
 from pytest_multihost_env.environ.rules import Rules
 from pytest_multihost_env.errors import UsageProblem
 from pytest_multihost_env.model import Secret, Variable
-
-FEWEST: Final = 8
-"""A shorter value cannot be hidden: its parts occur in ordinary text."""
 
 
 def hidden(item: Item, found: Variable | None) -> Variable:
@@ -31,12 +28,13 @@ def hidden(item: Item, found: Variable | None) -> Variable:
             expected=f"{item.value} in the .env file or in the shell",
             hint=f"set it, or take {item.value} out of secrets",
         )
-    if len(found.value) < FEWEST:
+    if not PIECE <= len(found.value) <= LONGEST:
+        many = f"fewer than {PIECE}" if len(found.value) < PIECE else f"more than {LONGEST}"
         raise UsageProblem(
-            f"the secret {item.value} has fewer than {FEWEST} characters, and so cannot be kept out of what is shown",
+            f"the secret {item.value} has {many} characters, and so cannot be kept out of what is shown",
             where=found.origin,
-            expected=f"at least {FEWEST} characters",
-            hint=f"use a longer one, or take {item.value} out of secrets",
+            expected=f"{PIECE} to {LONGEST} characters",
+            hint=f"use another one, or take {item.value} out of secrets",
         )
     return dataclasses.replace(found, value=Secret(found.value))
 
@@ -51,4 +49,4 @@ def values(rules: Rules, launch: Mapping[str, str]) -> Iterator[Secret]:
     yield from (Secret(one.value) for one in rules.wanted if one.name in names and one.value)
     yield from (Secret(launch[name]) for name in names if launch.get(name))
     # What is held back may still be printed by something that reads the file itself.
-    yield from (Secret(one.value) for one in rules.dotenv.kept if one.value and len(one.value) >= FEWEST)
+    yield from (Secret(one.value) for one in rules.dotenv.kept if one.value and len(one.value) <= LONGEST)

@@ -24,6 +24,7 @@ from typing import Any
 import pytest
 
 from pytest_multihost_env import wire
+from pytest_multihost_env.environ.redact import Redactor
 from pytest_multihost_env.gang.plain import plain
 
 _ABORTED = re.compile(r"^Abort\((-?\d+)\) on node \d+ \(rank \d+ in comm", re.MULTILINE)
@@ -66,12 +67,17 @@ class RankPlugin:
         self.hosts = tuple(session["hosts"])
         self.local_rank = int(session["local_rank"])
         self._config: pytest.Config
+        self._redact = Redactor(os.environ.get(name, "") for name in session["secrets"])
         self._sequence = 0
         self.told_of_failure = False
 
     def pytest_configure(self, config: pytest.Config) -> None:
         """Remember the configuration: serialising a report is one of its hooks."""
         self._config = config
+
+    def pytest_make_parametrize_id(self, val: object) -> str | None:
+        """Name a test that is parametrized with a secret as the controller does."""
+        return self._redact.name(val)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """Send what could not be collected."""

@@ -63,10 +63,16 @@ class Controller:
         """Refuse what cannot be acted on before a test module is imported."""
         state = sessions.of(session.config)
         try:
-            if state.in_use:
-                state.plan.settle()
+            if not state.in_use:
+                return
+            state.plan.settle()
+            redact = state.plan.redact
         except MultihostError as error:
             raise sessions.usage(error) from None
+        if redact:
+            from pytest_multihost_env.plugin.redaction import Redaction
+
+            Redaction(redact).install(session.config)
 
     def pytest_report_header(self, config: pytest.Config) -> list[str]:
         """Say which environment this is and which hosts and launcher there are, when any of it was asked for."""

@@ -128,6 +128,7 @@ class Ranks:
                 "args": list(dict.fromkeys(str(item.path) for item in self._items[shape])),
                 "cwd_on_path": "" in sys.path and not sys.flags.safe_path,
                 "hosts": list(placement.hosts),
+                "secrets": [item.value for item in plan.rules.secrets],
             },
             mpi=plan.program.launcher.traits.mpi,
             stream=self._live,
@@ -168,7 +169,8 @@ class Ranks:
         if reporter is not None:
             reporter.ensure_newline()
         out = sys.__stdout__ or sys.stdout
-        out.write("".join(f"[{place.rank}@{place.host}] {line}\n" for line in lines))
+        redact = self._state.plan.redact
+        out.write("".join(f"[{place.rank}@{place.host}] {redact(line)}\n" for line in lines))
         out.flush()
 
     def close(self) -> list[str]:

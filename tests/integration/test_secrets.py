@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
+import os
+import shutil
 import subprocess
 import sys
+import threading
+import urllib.parse
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 import pytest
 
 from tests import suites
+from tests.environments import ROOT, make
+from tests.testbed.bed import Testbed
 
 PYTHON = Path(sys.executable)
 COMMAND = [sys.executable, "-m", "pytest_multihost_env.cli"]
@@ -87,3 +97,273 @@ def test_a_file_that_git_tracks_is_remarked_upon(special: Path) -> None:
         rows = {row["name"]: row for row in json.loads(done.stdout)["variables"]}
         assert (rows["HF_TOKEN"]["value"], rows["HF_TOKEN"]["origin"]) == ("***", ".env:1")
         assert (rows["OF_SHELL"]["value"], rows["OF_SHELL"]["rule"]) == ("***", "secret")
+
+
+LONG = "".join(f"{hashlib.sha256(str(at).encode()).hexdigest()[:9]}%'\"&\n<ü>" for at in range(42))
+FORMS = {
+    "plain": lambda text: text,
+    "repr": lambda text: repr(text)[1:-1],
+    "json": lambda text: json.dumps(text)[1:-1],
+    "base64": lambda text: base64.b64encode(text.encode()).decode(),
+    "url": lambda text: urllib.parse.quote(text, safe=""),
+    "hex": lambda text: text.encode().hex(),
+}
+LEAKS = """
+    import base64, html, json, logging, os, subprocess, sys, urllib.parse, warnings
+    import pytest
+
+    TOKEN = os.environ.get("HF_TOKEN") or open("token").read()
+    RANKS = pytest.mark.multihost(ranks=2)
+    # Without capture nobody stands between a test of this process and its file descriptors; ranks are relayed.
+    RAW = "-s" not in sys.argv or "MULTIHOST_RANK" in os.environ
+
+    def both(function):
+        def test_on_ranks(multihost): function()
+        test_on_ranks = RANKS(test_on_ranks)
+        globals()[f"test_{function.__name__}_on_ranks"] = test_on_ranks
+        globals()[f"test_{function.__name__}"] = lambda: function()
+
+    @both
+    def local_and_assert():
+        token = TOKEN
+        assert token == "something else"
+
+    @both
+    def raised():
+        raise ValueError(f"bad token {TOKEN}", {"token": TOKEN})
+
+    @both
+    def printed():
+        print("token", TOKEN, repr(TOKEN), file=sys.stderr)
+        print(json.dumps({"token": TOKEN}), base64.b64encode(b"x" + TOKEN.encode()).decode())
+        if RAW:
+            os.write(1, TOKEN.encode())
+            subprocess.run(["echo", TOKEN])
+        assert 0
+
+    @both
+    def encoded():
+        print(urllib.parse.quote(TOKEN), html.escape(TOKEN), TOKEN.encode().hex(), TOKEN.encode())
+        assert 0
+
+    @both
+    def logged():
+        logging.getLogger().warning("token %s", TOKEN)
+        assert 0
+
+    @both
+    def warned():
+        warnings.warn(f"token {TOKEN}")
+
+    @both
+    def called():
+        subprocess.run([sys.executable, "-c", "raise SystemExit(3)", TOKEN], check=True)
+
+    @both
+    def skipped():
+        pytest.skip(f"no use for {TOKEN}")
+
+    @both
+    def expected():
+        pytest.xfail(f"known for {TOKEN}")
+
+    @both
+    def collections():
+        assert {"a": [TOKEN], "b": 1} == {"a": [TOKEN[::-1]], "b": 1}
+
+    @pytest.mark.parametrize("token", [TOKEN, TOKEN + "x"])
+    def test_parametrized(token, tmp_path): assert 0
+
+    @RANKS
+    @pytest.mark.parametrize("token", [TOKEN, TOKEN + "x"])
+    def test_parametrized_on_ranks(multihost, token, tmp_path, record_property):
+        record_property("tmp", str(tmp_path))
+        assert token == TOKEN
+
+    @pytest.fixture
+    def broken():
+        token = TOKEN
+        raise RuntimeError(token)
+
+    def test_fixture(broken): pass
+
+    @RANKS
+    def test_fixture_on_ranks(broken): pass
+
+    @RANKS
+    def test_dies(multihost):
+        print(TOKEN)
+        sys.stdout.flush()
+        os.write(2, TOKEN.encode())
+        os._exit(3)
+
+    def test_property(record_property):
+        record_property("token", TOKEN)
+"""
+
+
+def pieces(text: str, length: int) -> set[str]:
+    return {text[at : at + length] for at in range(len(text) - length + 1)}
+
+
+def found(text: str, secret: str) -> dict[str, list[str]]:
+    """Return, for each form, pieces of eight characters of `secret` that stand in `text`.
+
+    The end of a line is not counted: seven characters that pytest cut off just there are followed by one as well.
+    """
+    there = pieces(text, 8)
+    return {
+        name: sorted(here)[:5]
+        for name, form in FORMS.items()
+        if (here := {one for one in pieces(form(secret), 8) & there if one == one.strip("\n")})
+    }
+
+
+@pytest.mark.mpi_programs
+@pytest.mark.parametrize(
+    ("secret", "options"),
+    [
+        (CANARY, []),
+        (LONG, []),
+        (LONG, ["-vv", "--showlocals"]),
+        (CANARY, ["-vv", "--showlocals", "--tb=short"]),
+        (CANARY, ["--tb=line"]),
+        (LONG, ["-s"]),
+        (LONG, ["-n2", "-rA"]),
+    ],
+    ids=lambda value: " ".join(value) or "plain" if isinstance(value, list) else f"{len(value)} characters",
+)
+def test_nothing_that_a_session_shows_or_writes_holds_a_piece_of_a_secret(
+    special: Path, secret: str, options: list[str]
+) -> None:
+    """Reliability test S2: failing tests of many kinds, on ranks and in the controller, in every look of pytest."""
+    suites.write(special, LEAKS)
+    (special / "token").write_text(secret, encoding="utf-8")
+    (special / "multihost-env.toml").write_text('secrets = ["HF_TOKEN"]\nhosts = "localhost:2"\nlauncher = "local"\n')
+    report = special / "junit.xml"
+    arguments = ["--log-file=log.txt", "--log-file-level=DEBUG", f"--basetemp={special / 'base'}", *options]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", f"--junitxml={report}", *arguments],
+        cwd=special,
+        env=suites.clean_environ({"HF_TOKEN": secret}),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=100,
+    )
+    outcome = suites.Outcome(done.returncode, done.stdout.decode(errors="replace"), *suites.read(report))
+    assert outcome.code == 1, outcome
+    assert "INTERNALERROR" not in outcome.text, outcome
+    for name in ("local_and_assert", "raised", "printed", "encoded", "logged", "called", "collections"):
+        assert [outcome.tests[f"test_{name}{where}"] for where in ("", "_on_ranks")] == ["failure", "failure"], outcome
+    assert "exited with code 3" in outcome.messages["test_dies"]
+    assert "***" in outcome.text
+    assert not found(outcome.text, secret), outcome
+    for path in special.rglob("*"):
+        if path.is_file() and path.name not in ("token", "test_suite.py") and "__pycache__" not in path.parts:
+            assert not found(path.read_text(errors="replace"), secret), path
+        assert not found(str(path), secret), path
+
+
+class Sampler:
+    """Reads every command line, and the environment of every launcher, of this machine and its hosts while it runs."""
+
+    def __init__(self) -> None:
+        self.lines: set[bytes] = set()
+        self.launchers: dict[bytes, bytes] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.wait(0.01):
+            for directory in Path("/proc").glob("[0-9]*"):
+                try:
+                    line = (directory / "cmdline").read_bytes()
+                    self.lines.add(line)
+                    if Path(line.partition(b"\0")[0].decode()).name in ("mpirun", "prterun", "prted", "ssh", "sshd"):
+                        self.launchers[line] = (directory / "environ").read_bytes()
+                except (OSError, UnicodeDecodeError):
+                    continue
+
+
+TWO_RANKS = """
+    import os, time
+    import pytest
+
+    @pytest.mark.multihost(ranks=2, per_host=PER_HOST)
+    def test_has_it(multihost):
+        time.sleep(0.5)
+        assert len(os.environ["HF_TOKEN"]) == LENGTH
+        print(os.environ["HF_TOKEN"])
+        assert not os.environ["HF_TOKEN"]
+"""
+
+
+def judge(sampler: Sampler, directory: Path, output: str, secret: str) -> None:
+    """No command line, launcher, output or file holds a piece of the secret."""
+    assert sampler.launchers
+    assert any(b"bootstrap.py" in line for line in sampler.lines)
+    for line in sampler.lines:
+        assert not found(line.decode(errors="replace"), secret)
+    for environment in sampler.launchers.values():
+        assert not found(environment.decode(errors="replace"), secret)
+    assert not found(output, secret), output
+    for path in directory.rglob("*"):
+        if path.is_file() and path.name != ".env" and path.stat().st_size < 1 << 20:
+            assert not found(path.read_text(errors="replace"), secret), path
+
+
+def dotenv(secret: str) -> str:
+    return 'HF_TOKEN="' + secret.replace("\\", "\\\\").replace('"', '\\"') + '"\n'
+
+
+@pytest.mark.mpi_programs
+@pytest.mark.parametrize("secret", [CANARY, LONG], ids=["24 characters", "many"])
+def test_no_command_line_and_no_launcher_has_a_secret(special: Path, secret: str) -> None:
+    """Reliability test S1 with Open MPI on this machine."""
+    text = TWO_RANKS.replace("PER_HOST", "2").replace("LENGTH", str(len(secret)))
+    prepare(special, dotenv(secret), text)
+    (special / "multihost-env.toml").write_text('dotenv = ".env"\nsecrets = ["HF_TOKEN"]\nhosts = "localhost:2"\n')
+    with Sampler() as sampler:
+        outcome = suites.run(PYTHON, special, "-rA", "--showlocals", "--multihost-launcher=openmpi")
+    assert outcome.tests == {"test_has_it": "failure"}, outcome
+    assert "assert not" in outcome.messages["test_has_it"], outcome
+    judge(sampler, special, outcome.text, secret)
+
+
+@pytest.fixture(scope="module")
+def project(testbed: Testbed) -> Iterator[Path]:
+    """A directory on shared storage with an environment that has this package."""
+    directory = testbed.shared / "secrets: it's #1 ü".replace(":", "")
+    directory.mkdir()
+    make(directory / "tool", str(ROOT), python="/usr/bin/python3")
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes hosts, which takes root")
+@pytest.mark.parametrize("secret", [CANARY, LONG], ids=["24 characters", "many"])
+def test_no_command_line_on_any_of_two_hosts_has_a_secret(testbed: Testbed, project: Path, secret: str) -> None:
+    """Reliability test S1 with ssh on two hosts."""
+    job = project / f"job {len(secret)}"
+    job.mkdir()
+    prepare(job, dotenv(secret), TWO_RANKS.replace("PER_HOST", "1").replace("LENGTH", str(len(secret))))
+    (job / "multihost-env.toml").write_text(
+        'dotenv = ".env"\nsecrets = ["HF_TOKEN"]\nhosts = "n1:1,n2:1"\nlauncher = "ssh"\n'
+    )
+    command = [project / "tool" / "bin" / "python", "-m", "pytest", "-rA", "--showlocals", "--junitxml=junit.xml"]
+    with Sampler() as sampler:
+        done = testbed.run("n1", command, cwd=job, env={}, timeout=100)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "assert not" in done.stdout, done.stdout
+    assert "***" in done.stdout
+    judge(sampler, job, done.stdout + done.stderr, secret)

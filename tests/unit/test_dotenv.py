@@ -206,3 +206,16 @@ def test_every_value_that_a_secret_has_anywhere_is_known(special: Path) -> None:
     known = secrecy.values(environ.Rules.from_settings(settings, None, found), {"HF_TOKEN": "of-shell"})
     expected = {"of-a-host", "of-a-rank", "of-all", "of-option", "of-file", "of-shell", "held-back"}
     assert {plain(one) for one in known} == expected
+
+
+def test_an_error_is_reworded_in_every_text() -> None:
+    class Special(UsageProblem):
+        exit_code = 7
+
+    error = Special(
+        f"a {CANARY}", where=f"b {CANARY}", expected=None, hint=f"c {CANARY}", details={"said": f"d {CANARY}"}
+    )
+    other = error.reworded(environ.Redactor([CANARY]))
+    assert type(other) is Special
+    assert str(other) == "a ***\n  where: b ***\n  remedy: c ***\n  said: d ***"
+    assert other.args == ("a ***",)

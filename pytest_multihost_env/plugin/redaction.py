@@ -1,0 +1,128 @@
+"""Keeps secrets out of what a session shows and writes: reports, the terminal, the log file."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any, TextIO
+
+import pytest
+
+from pytest_multihost_env.environ.redact import Redactor
+
+_LEAVES = (int, float, bytes, bool, type(None))
+
+
+class Redaction:
+    """Registered in a controller that knows secrets; changes a report before anybody else is told of it.
+
+    Reports are the source of the terminal's failures, of JUnit's file, and of what other plugins write and send.
+    """
+
+    def __init__(self, redact: Redactor) -> None:
+        self._redact = redact
+        self._streams: dict[str, TextIO] = {}
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Redact a test's report."""
+        clean(report, self._redact)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Redact what went wrong with a module."""
+        if report.failed:
+            clean(report, self._redact)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_internalerror(self, excrepr: Any) -> None:
+        """Redact a traceback of pytest itself."""
+        clean(excrepr, self._redact)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_make_parametrize_id(self, val: object) -> str | None:
+        """Name a test that is parametrized with a secret without it: files are named after the test."""
+        return self._redact.name(val)
+
+    def pytest_unconfigure(self) -> None:
+        """Give the streams back."""
+        for name, stream in self._streams.items():
+            setattr(sys, name, stream)
+
+    def install(self, config: pytest.Config) -> None:
+        """Have everything that pytest prints go through the redactor, and what tests print past its capture."""
+        config.pluginmanager.register(self, "multihost_env_redaction")
+        reporter = config.pluginmanager.getplugin("terminalreporter")
+        if reporter is not None:
+            reporter._tw._file = Redacted(reporter._tw._file, self._redact)
+        if getattr(config.option, "capture", "") == "no":
+            for name in ("stdout", "stderr"):
+                self._streams[name] = getattr(sys, name)
+                setattr(sys, name, Redacted(self._streams[name], self._redact))
+        handler = getattr(config.pluginmanager.getplugin("logging-plugin"), "log_file_handler", None)
+        if handler is not None:
+            handler.setFormatter(RedactedFormatter(handler.formatter, self._redact))
+
+
+class Redacted:
+    """A text stream that shows no secrets; whatever else is asked of it, the stream behind it answers."""
+
+    def __init__(self, stream: TextIO, redact: Redactor) -> None:
+        self._stream = stream
+        self._redact = redact
+
+    def write(self, text: str) -> int:
+        """Write `text` without secrets; says that all of it was written."""
+        self._stream.write(self._redact(text))
+        return len(text)
+
+    def writelines(self, lines: list[str]) -> None:
+        """Write each line without secrets."""
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+class RedactedFormatter(logging.Formatter):
+    """Formats as another formatter does, without secrets."""
+
+    def __init__(self, inner: logging.Formatter, redact: Redactor) -> None:
+        super().__init__()
+        self._inner = inner
+        self._redact = redact
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        return self._redact(self._inner.format(record))
+
+
+def clean(value: Any, redact: Redactor) -> None:
+    """Redact every text that a report or a traceback holds, in place."""
+    _cleaned(value, redact, {})
+
+
+def _cleaned(value: Any, redact: Redactor, seen: dict[int, Any]) -> Any:
+    """Return `value` without secrets: lists, dicts and pytest's own objects are changed in place."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, _LEAVES) or id(value) in seen:
+        return value
+    if isinstance(value, tuple):
+        return tuple(_cleaned(item, redact, seen) for item in value)
+    seen[id(value)] = value
+    if isinstance(value, list):
+        value[:] = [_cleaned(item, redact, seen) for item in value]
+    elif isinstance(value, dict):
+        items = [(_cleaned(key, redact, seen), _cleaned(item, redact, seen)) for key, item in value.items()]
+        value.clear()
+        value.update(items)
+    elif type(value).__module__.partition(".")[0] in ("_pytest", "pytest", "pytest_multihost_env"):
+        slots = [
+            name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ()) if hasattr(value, name)
+        ]
+        for name in (*getattr(value, "__dict__", ()), *slots):
+            item = getattr(value, name)
+            object.__setattr__(value, name, _cleaned(item, redact, seen))
+    return value
