@@ -29,7 +29,7 @@ _CALLS = 100
 _PATIENCE = 0.05
 """How many calls are looked at, or for how many seconds."""
 
-_FEW = 512
+_FEW = 1000
 _LITTLE = 64 << 20
 """Names and bytes that are copied in the time that it takes to start a process."""
 

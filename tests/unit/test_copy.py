@@ -325,7 +325,7 @@ def test_a_report_that_does_not_add_up_is_no_success(special: Path, monkeypatch:
     assert not (special / "copy").exists()
 
 
-@pytest.mark.parametrize("count", [60, 700])
+@pytest.mark.parametrize("count", [60, 1200])
 def test_a_local_disk_gets_processes_when_there_is_much_to_copy(
     source: Path, special: Path, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
@@ -337,7 +337,7 @@ def test_a_local_disk_gets_processes_when_there_is_much_to_copy(
         give = kind.give
         monkeypatch.setattr(kind, "give", lambda s, job, n=kind.__name__, give=give: (used.add(n), give(s, job))[1])
     copy_tree(source, special / "copy")
-    several = count > 512 and len(os.sched_getaffinity(0)) > 1
+    several = count > 1000 and len(os.sched_getaffinity(0)) > 1
     assert used == ({"Alone", "Processes"} if several else {"Alone"})
     assert described(special / "copy") == described(source)
 
