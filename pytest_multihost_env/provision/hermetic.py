@@ -34,6 +34,7 @@ class Proof:
         seconds: How long the proof took.
         hidden: Directories that were out of sight meanwhile: the source, the original interpreter.
         absent: Standard modules that the original interpreter was built without.
+        in_sight: A sentence about what of it could not be hidden, and why; "" when everything was.
     """
 
     python: str
@@ -43,6 +44,7 @@ class Proof:
     seconds: float
     hidden: tuple[Path, ...] = ()
     absent: tuple[str, ...] = ()
+    in_sight: str = ""
 
 
 def prove(
@@ -71,7 +73,7 @@ def prove(
     began = time.monotonic()
     python = env / "bin" / "python"
     expected = _expected(original)
-    hidden = tuple(path for path in _hideable(env, original) if not any(_below(one, path) for one in allowed))
+    hidden, in_sight = _hideable(env, original, allowed)
     command = [str(python), *ask.question(["imports", *STANDARD, *OURS, *modules], flags=("-B",))]
     seen, failure = _run(python, command, hidden, timeout)
     absent = tuple(name for name in seen["absent"] if name in STANDARD and name not in expected)
@@ -95,6 +97,7 @@ def prove(
         seconds=time.monotonic() - began,
         hidden=hidden,
         absent=absent,
+        in_sight=in_sight,
     )
 
 
@@ -176,19 +179,31 @@ def _same(path: str, other: Path) -> bool:
     return os.path.realpath(path) == os.path.realpath(other)
 
 
-def _hideable(env: Path, original: Path | None) -> tuple[Path, ...]:
-    """Return the directories that can be covered: none that the system or `env` itself needs."""
+def _hideable(env: Path, original: Path | None, allowed: Sequence[str]) -> tuple[tuple[Path, ...], str]:
+    """Return the directories that can be covered, and a sentence on the others.
+
+    None that the system, `env` itself, or what is allowed needs can be.
+    """
     candidates = [original] if original is not None else []
     bundled = pyvenv.read(env / "pyvenv.cfg").get("bundled-from")
     if bundled:
         candidates.append(Path(bundled))
     good: list[Path] = []
+    bad: list[str] = []
     for path in candidates:
         real = Path(os.path.realpath(path))
-        system = len(real.parts) < 3 or any(real.is_relative_to(top) for top in _SYSTEM)
-        if real.is_dir() and not system and not Path(os.path.realpath(env)).is_relative_to(real) and real not in good:
+        if not real.is_dir() or real in good:
+            continue
+        if len(real.parts) < 3 or any(real.is_relative_to(top) for top in _SYSTEM):
+            bad.append(f"{real} (the system needs it)")
+        elif any(_below(one, real) for one in (str(env), *allowed)):
+            bad.append(f"{real} (what is used lies in it)")
+        else:
             good.append(real)
-    return tuple(good) if good and _namespaces_work(good) else ()
+    if good and not _namespaces_work(good):
+        bad += [f"{path} (this user may not make a mount namespace)" for path in good]
+        good = []
+    return tuple(good), f"in sight during the proof: {', '.join(bad)}" if bad else ""
 
 
 def _namespace(hidden: Sequence[Path]) -> list[str]:

@@ -17,6 +17,7 @@ from pytest_multihost_env.protocols import Builder, TakesPython, Work
 if TYPE_CHECKING:
     from pytest_multihost_env.provision.job import ProvisionRequest
     from pytest_multihost_env.provision.outside import Outside
+    from pytest_multihost_env.provision.paths import Replacer
 
 Finish = Callable[[Path, Path, Work], tuple[str, ...]]
 """`finish(env, source, work)` completes a built tree in place; returns the distributions that it added."""
@@ -100,7 +101,7 @@ def _with_python(builder: Builder, python: str, source: Path) -> Builder:
 
 def _finishing(request: ProvisionRequest, directory: Path) -> Finish:
     def finish(env: Path, source: Path, work: Work) -> tuple[str, ...]:
-        from pytest_multihost_env.provision import abi, bundle, bytecode, hermetic, relocate
+        from pytest_multihost_env.provision import abi, bundle, relocate
         from pytest_multihost_env.provision import overlay as adding
         from pytest_multihost_env.provision.outside import Outside
 
@@ -110,6 +111,7 @@ def _finishing(request: ProvisionRequest, directory: Path) -> Finish:
             abi.record(env, [*abi.candidates(env), Path(os.path.realpath(python))], work.facts)  # before it is run
             work.notes.extend(bundle.bundle_interpreter(env).notes)
             abi.record(env, abi.candidates(env / "py"), work.facts)
+            old = relocate.replacer_for(env, source)
             relocate.relocate(env, source, outside)
         _complete(env, request, directory, work)
         with _stage("finishing", work):
@@ -117,14 +119,33 @@ def _finishing(request: ProvisionRequest, directory: Path) -> Finish:
                 relocate.relocate(env, source, outside)
                 abi.record(env, abi.candidates(env), work.facts)
             added = adding.add_missing(env, python, request.overlay)
-        if compiled := bytecode.complete(env, work):
-            work.notes.append(f"{compiled} modules had no valid bytecode and were compiled")
-        with _stage("proving", work):
-            hermetic.prove(env, original=source, allowed=outside.paths)
-        _tell(outside, work)
+            _search(env, old, outside, work)
+        _prove(env, source, outside, work)
         return added
 
     return finish
+
+
+def _search(env: Path, old: Replacer, outside: Outside, work: Work) -> None:
+    """Look through the files for what no import would show, mend it, and tell what stays."""
+    from pytest_multihost_env.provision import leftovers, libraries
+
+    for note in (*libraries.check(env, old, outside), *leftovers.mend(env, old)):
+        work.notes.append(note)
+        work.notify(note)
+    outside.check()
+
+
+def _prove(env: Path, source: Path, outside: Outside, work: Work) -> None:
+    from pytest_multihost_env.provision import bytecode, hermetic
+
+    if compiled := bytecode.complete(env, work):
+        work.notes.append(f"{compiled} modules had no valid bytecode and were compiled")
+    with _stage("proving", work):
+        proof = hermetic.prove(env, original=source, allowed=outside.paths)
+    if proof.in_sight:
+        work.notes.append(proof.in_sight)
+    _tell(outside, work)
 
 
 def _tell(outside: Outside, work: Work) -> None:

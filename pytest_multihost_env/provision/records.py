@@ -10,6 +10,8 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from pytest_multihost_env.provision import scripts
+
 
 def site_directories(env: Path) -> list[Path]:
     """Return the site-packages directories of `env`, each once."""
@@ -54,4 +56,4 @@ def update(env: Path, changes: Mapping[Path, bytes]) -> None:
                     row[1:] = entry(wanted[full])
             after = text(table)
             if rows(before) != table:
-                path.write_text(after, encoding="utf-8", errors="surrogateescape")
+                scripts.replace(path, after.encode("utf-8", "surrogateescape"))  # it may be read-only

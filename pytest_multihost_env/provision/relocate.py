@@ -44,7 +44,7 @@ def relocate(env: Path, old: Path, outside: Outside | None = None) -> list[Path]
 
 
 def _relocate(env: Path, old: Path, outside: Outside) -> list[Path]:
-    replacer = Replacer(env, [old, Path(os.path.realpath(old)), *_made_as(env)])
+    replacer = replacer_for(env, old)
     changes = dict((*_bin(env, replacer), *_config(env, replacer)))
     for site in records.site_directories(env):
         changes.update(_site(site, replacer, outside))
@@ -56,6 +56,14 @@ def _relocate(env: Path, old: Path, outside: Outside) -> list[Path]:
                 stale.unlink()
     records.update(env, changes)
     return sorted(path.relative_to(env) for path in changes)
+
+
+def replacer_for(env: Path, old: Path) -> Replacer:
+    """Return what replaces `old`, and the name that the environment was made under, by `env`.
+
+    Asked before `relocate` has rewritten the script that knows that name.
+    """
+    return Replacer(env, [old, Path(os.path.realpath(old)), *_made_as(env)])
 
 
 def _made_as(env: Path) -> Iterator[Path]:

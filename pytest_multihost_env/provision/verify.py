@@ -144,6 +144,7 @@ def _hermetic(header: manifest.Header) -> Prove:
         proof = hermetic.prove(path, original=source, allowed=allowed)
         hidden = ", ".join(str(one) for one in proof.hidden) or "nothing"
         alone = f"with {', '.join(allowed)}, as allowed" if allowed else "alone"
-        return f"Python {proof.python} runs from {proof.prefix} {alone}; out of sight meanwhile: {hidden}"
+        sight = f"; {proof.in_sight}" if proof.in_sight else ""
+        return f"Python {proof.python} runs from {proof.prefix} {alone}; out of sight meanwhile: {hidden}{sight}"
 
     return prove

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
 from pytest_multihost_env.model import STAT, ReadFile
 from pytest_multihost_env.protocols import Work
-from pytest_multihost_env.provision import mishaps
+from pytest_multihost_env.provision import manifest, mishaps
 from pytest_multihost_env.provision.pyvenv import read
 from pytest_multihost_env.provision.source import fingerprint
 
@@ -37,6 +38,12 @@ class VenvBuilder:
             )
         if not os.access(python, os.X_OK):
             return f"{python} may not be executed by this user: change its mode, or make the environment anew"
+        home = read(config).get("home", "")
+        if not home.startswith("/"):
+            return (
+                f"{config} says home = {home or '(nothing)'}, which Python would look for in whatever directory it is "
+                "started: make the environment anew with `python3 -m venv --clear`"
+            )
         if read(config).get("include-system-site-packages", "false").lower() == "true":
             return (
                 f"{config} says include-system-site-packages = true, so packages come from each host's own Python: "
@@ -69,6 +76,16 @@ class VenvBuilder:
             copied = copy_tree(source, destination, work=work, digests=True)
         finally:
             work.progress.end()
+        with mishaps.named("copying"):
+            _unseal(destination)
         for name in copied.outside:
             if not name.startswith("bin/python"):  # those lead to the interpreter, which is put inside later
                 work.notify(f"{source}/{name} is a link that leads out of the environment; it is copied as it is")
+
+
+def _unseal(env: Path) -> None:
+    """Make the copy of a published environment one that can be worked on: it is read-only and has a manifest."""
+    if not env.stat().st_mode & stat.S_IWUSR:
+        for folder, _, _ in os.walk(env):
+            os.chmod(folder, os.stat(folder).st_mode | stat.S_IWUSR)  # noqa: PTH101, PTH116
+    (env / manifest.NAME).unlink(missing_ok=True)
