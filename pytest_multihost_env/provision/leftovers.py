@@ -27,6 +27,7 @@ def mend(env: Path, replacer: Replacer) -> list[str]:
     environment really uses is shown by the proof, with the source out of sight.  A new path with blanks or quotes would need
     each text's own grammar, so such an environment keeps more of them.
     """
+    replacer = Replacer(env, [Path(path) for path in replacer.old], glued=True)
     with mishaps.named("looking for old paths"):
         found = sorted(scan(env, replacer))
         plain = shlex.quote(replacer.new) == replacer.new
@@ -35,12 +36,12 @@ def mend(env: Path, replacer: Replacer) -> list[str]:
         for path in found:
             content = path.read_bytes()
             text = content.decode("utf-8", "surrogateescape")
-            fresh = replacer.text(text).encode("utf-8", "surrogateescape")
-            if fresh == content:  # another directory with the same beginning
+            if not replacer.names_old(text):  # another directory with the same beginning
                 continue
             if plain and (path.suffix in _MENDED or (path.parent.name == "bin" and content.startswith(b"#!"))):
-                changes[path] = fresh
-            else:
+                text = replacer.text(text)
+                changes[path] = text.encode("utf-8", "surrogateescape")
+            if replacer.names_old(text):
                 left.append(str(path.relative_to(env)))
         for path, fresh in changes.items():
             scripts.replace(path, fresh)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from pytest_multihost_env.provision import abi, elf, elffile, mishaps, records
+from pytest_multihost_env.provision import abi, elf, elffile, mishaps, pyvenv, records
 from pytest_multihost_env.provision.elffile import Elf
 from pytest_multihost_env.provision.outside import Outside, owner_of
 from pytest_multihost_env.provision.paths import Replacer
@@ -42,7 +42,7 @@ def check(env: Path, replacer: Replacer, outside: Outside) -> list[str]:
     with mishaps.named("reading shared libraries"):
         read = {file: said for file in abi.candidates(env) if (said := elffile.read(file)) is not None}
         for file, said in read.items():
-            fresh = _search_path(file, said, replacer)
+            fresh = _search_path(file, said, [replacer, *_of_base(env)])
             if fresh is not None:
                 elf.set_own_path(file, fresh, inherited=bool(said.rpath))
                 records.update(env, {file: file.read_bytes()})
@@ -99,13 +99,21 @@ def _expanded(place: str, file: Path) -> str:
     return place.replace("$ORIGIN", str(file.parent)).replace("${ORIGIN}", str(file.parent))
 
 
-def _search_path(file: Path, said: Elf, replacer: Replacer) -> str | None:
+def _of_base(env: Path) -> list[Replacer]:
+    """Return what leads from the original interpreter's prefix to the copy; modules built with pyenv's search there."""
+    base = pyvenv.read(env / "pyvenv.cfg").get("bundled-from", "")
+    return [Replacer(env / "py", [Path(base)])] if base and not base.startswith(_SYSTEM) else []
+
+
+def _search_path(file: Path, said: Elf, replacers: Sequence[Replacer]) -> str | None:
     """Return the search path of `file` with old paths made relative; None when it has none of them."""
     parts = (said.runpath or said.rpath).split(":")
     fresh = []
     for part in parts:
-        new = replacer.path(part)
-        if new != part or (new.startswith("/") and replacer.inside(new)):
+        new = part
+        for replacer in replacers:
+            new = replacer.path(new)
+        if new.startswith("/") and replacers[0].inside(new):
             new = f"$ORIGIN/{os.path.relpath(new, file.parent)}"
         fresh.append(new)
     return ":".join(fresh) if fresh != parts else None

@@ -32,10 +32,20 @@ class Replacer:
         # The new path first: where an old one is its beginning (an environment below its own source), it wins.
         names = "|".join(re.escape(path) for path in (self.new, *self.old))
         self._pattern = re.compile(rf"{before}(?:{names})(?!{_IN_COMPONENT})")
+        # Where a new path holds an old one, what begins with the new one is no mention.
+        below = self.new if any(self.new.startswith(f"{path}/") for path in self.old) else ""
+        old_names = "|".join(re.escape(path) for path in self.old)
+        self._mention = re.compile(
+            rf"(?:(?<=-[LI])|(?<![\w.-]))(?!{re.escape(below) or '(?!)'})(?:{old_names})(?!{_IN_COMPONENT})"
+        )
 
     def text(self, value: str) -> str:
         """Return `value` with every old path in it replaced."""
         return self._pattern.sub(lambda _: self.new, value) if self.old else value
+
+    def names_old(self, value: str) -> bool:
+        """Whether `value` still names an old path, or something below it, in whatever surroundings."""
+        return bool(self.old and self._mention.search(value))
 
     def path(self, value: str) -> str:
         """Return the path `value`, all of it one path, below the new prefix when it was below an old one."""

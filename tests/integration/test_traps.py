@@ -65,7 +65,9 @@ def set_traps(env: Path) -> None:
     assert cache.exists()
     os.utime(package / "stale.py", (1_000_000_000, 1_000_000_000))
     write(package / "build.txt", f"built in {env}/build\n")
-    write(env / "bin" / "short", f"#!{env}/bin/python -E\nimport sys\nprint(sys.prefix)\n", 0o755)
+    head = scripts.header(f"{env}/bin/python", "-E").decode()  # the short form, where that can be
+    write(env / "bin" / "short", f"{head}import sys\nprint(sys.prefix)\n", 0o755)
+    write(env / "bin" / "odd", f"#!/usr/bin/env -S {env}/bin/python\nprint(1)\n", 0o755)
     polyglot = f"#!/bin/sh\n'''exec' \"{env}/bin/python\" -E \"$0\" \"$@\"\n' '''\nimport sys\nprint(sys.prefix)\n"
     write(env / "bin" / "long", polyglot, 0o755)
     uv = "#!/bin/sh\n'''exec' \"$(dirname -- \"$(realpath -- \"$0\")\")\"/'python' \"$0\" \"$@\"\n' '''\n"
@@ -76,11 +78,11 @@ def set_traps(env: Path) -> None:
     write(env / "share" / "jupyter" / "kernels" / "trap" / "kernel.json", json.dumps(kernel))
     write(site / "inside.pth", f"{env}/src\n")
     write(env / "src" / "inside_pth.py", "value = 2\n")
-    direct = {"url": f"file://{env}/src", "dir_info": {"editable": True}}
+    direct = {"url": (env / "src").as_uri(), "dir_info": {"editable": True}}
     write(site / "trap-1.dist-info" / "METADATA", "Metadata-Version: 2.1\nName: trap\nVersion: 1\n")
     write(site / "trap-1.dist-info" / "direct_url.json", json.dumps(direct))
     write(site / "trap-1.dist-info" / "RECORD", f"trap/native.{SUFFIX},sha256=x,1\ntrap/__init__.py,,\n")
-    write(site / "__editable___trap_1_finder.py", f"MAPPING = {{'trap2': '{env}/src/trap2'}}\n")
+    write(site / "__editable___trap_1_finder.py", f"MAPPING = {{'trap2': {f'{env}/src/trap2'!r}}}\n")
     write(site / "old.egg-link", f"{env}/src\n../")
     library = patched(EXTENSION, env / "lib" / "libtrap.so.1", "--set-soname", "libtrap.so.1")
     patched(EXTENSION, package / f"native.{SUFFIX}", "--add-needed", library.name, "--set-rpath", f"{env}/lib:$ORIGIN")
@@ -121,7 +123,7 @@ class TestMended:
 
     def test_the_interpreter_is_inside_by_a_relative_link(self, trapped: Trapped) -> None:  # row 34
         link = trapped.path / "bin" / "python"
-        assert not os.readlink(link).startswith("/")
+        assert not str(link.readlink()).startswith("/")
         assert link.resolve().is_relative_to(trapped.path)
 
     def test_pyvenv_cfg_is_absolute_and_final(self, trapped: Trapped) -> None:  # row 41
@@ -153,9 +155,10 @@ class TestMended:
         native = site_of(trapped.path) / "trap" / f"native.{SUFFIX}"
         said = elffile.read(native)
         assert said is not None
-        assert (said.rpath, said.runpath) == ("", "$ORIGIN/../../..:$ORIGIN".replace("../../..", "../../.."))
+        assert (said.rpath, said.runpath) == ("", "$ORIGIN/../../..:$ORIGIN")
         found = subprocess.run(["ldd", native], capture_output=True, text=True).stdout
-        assert f"libtrap.so.1 => {trapped.path}/lib/" in found.replace("/python3.11/site-packages/trap/../../..", "")
+        (line,) = [line for line in found.splitlines() if "libtrap.so.1" in line]
+        assert Path(line.partition(" => ")[2].partition(" (0x")[0]).resolve() == trapped.path / "lib" / "libtrap.so.1"
 
     def test_texts_that_name_directories_are_rewritten_where_no_quoting_is_needed(self, trapped: Trapped) -> None:
         files = ["bin/trap-config", "lib/pkgconfig/trap.pc", "share/jupyter/kernels/trap/kernel.json"]
@@ -207,7 +210,7 @@ class TestRefused:
         site = site_of(env)
         (special / "linked").mkdir()
         write(site / "path.pth", f"{special}/elsewhere\n")
-        write(site / "__editable___finder.py", f"MAPPING = {{'x': '{special}/finder'}}\n")
+        write(site / "__editable___finder.py", f"MAPPING = {{'x': {f'{special}/finder'!r}}}\n")
         (site / "linked").symlink_to(special / "linked")
         direct = {"url": (special / "mine").as_uri(), "dir_info": {"editable": True}}
         write(site / "mine-1.dist-info" / "direct_url.json", json.dumps(direct))
@@ -235,7 +238,7 @@ class TestRefused:
         write(site_of(env) / "mine-1.dist-info" / "RECORD", f"mine/native.{SUFFIX},,\n")
         with pytest.raises(NotReady, match="from outside of itself") as caught:
             ensure(env)
-        assert f"mine/native.{SUFFIX} needs {library} (mine)" in str(caught.value)
+        assert f"mine/native.{SUFFIX} needs {library}" in str(caught.value)
         assert str(library) in ensure(env, "mine").outside
 
     def test_an_environment_for_a_newer_c_library_is_refused_before_it_is_run(self, special: Path) -> None:  # R6

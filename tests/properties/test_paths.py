@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -58,3 +59,20 @@ def test_examples() -> None:
 def test_an_environment_below_its_own_source_is_not_moved_twice() -> None:
     replacer = Replacer(Path("/job/python_env"), [Path("/job")])
     assert replacer.text("/job/bin /job/python_env/bin") == "/job/python_env/bin /job/python_env/bin"
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("#!/data/env/bin/python", True),
+        ("-L/data/env/lib", True),
+        ("x=/data/env", True),
+        ("/data/env2", False),
+        ("/mnt/data/env", False),
+        ("/data/env/att/one/bin", False),
+        ("/data/env/att/other", True),
+    ],
+)
+def test_what_still_names_an_old_path(text: str, names: bool) -> None:
+    replacer = Replacer(Path("/data/env/att/one"), [Path("/data/env")])
+    assert replacer.names_old(text) is names
