@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import json
 import os
 import re
 import shlex
@@ -28,6 +29,7 @@ def mend(env: Path, replacer: Replacer) -> list[str]:
     each text's own grammar, so such an environment keeps more of them.
     """
     replacer = Replacer(env, [Path(path) for path in replacer.old], glued=True)
+    escaped = _escaped(replacer)
     with mishaps.named("looking for old paths"):
         found = sorted(scan(env, replacer))
         plain = shlex.quote(replacer.new) == replacer.new
@@ -36,12 +38,14 @@ def mend(env: Path, replacer: Replacer) -> list[str]:
         for path in found:
             content = path.read_bytes()
             text = content.decode("utf-8", "surrogateescape")
-            if not replacer.names_old(text):  # another directory with the same beginning
+            if not any(form in text for form in escaped) and not replacer.names_old(
+                text
+            ):  # another directory with the same beginning
                 continue
             if plain and (path.suffix in _MENDED or (path.parent.name == "bin" and content.startswith(b"#!"))):
                 text = replacer.text(text)
                 changes[path] = text.encode("utf-8", "surrogateescape")
-            if replacer.names_old(text):
+            if replacer.names_old(text) or any(form in text for form in escaped):
                 left.append(str(path.relative_to(env)))
         for path, fresh in changes.items():
             scripts.replace(path, fresh)
@@ -54,10 +58,16 @@ def mend(env: Path, replacer: Replacer) -> list[str]:
 
 def scan(env: Path, replacer: Replacer) -> Iterator[Path]:
     """Yield the text files below `env`, but for the interpreter's own, in which an old path stands."""
-    old = [os.fsencode(path) for path in replacer.old]
+    old = [os.fsencode(path) for path in (*replacer.old, *_escaped(replacer))]
     with concurrent.futures.ThreadPoolExecutor(_LOOKERS) as pool:  # on shared storage each look is a wait
         for found in pool.map(lambda item: _look(item[0], item[1], old), _folders(env)):
             yield from found
+
+
+def _escaped(replacer: Replacer) -> list[str]:
+    """Return the old paths as JSON writes them, where that differs."""
+    forms = [json.dumps(path)[1:-1] for path in replacer.old]
+    return [form for form, path in zip(forms, replacer.old, strict=True) if form != path]
 
 
 def _folders(env: Path) -> Iterator[tuple[str, list[str]]]:

@@ -39,9 +39,9 @@ class VenvBuilder:
         if not os.access(python, os.X_OK):
             return f"{python} may not be executed by this user: change its mode, or make the environment anew"
         home = read(config).get("home", "")
-        if not home.startswith("/"):
+        if home and not home.startswith("/"):
             return (
-                f"{config} says home = {home or '(nothing)'}, which Python would look for in whatever directory it is "
+                f"{config} says home = {home}, which Python would look for in whatever directory it is "
                 "started: make the environment anew with `python3 -m venv --clear`"
             )
         if read(config).get("include-system-site-packages", "false").lower() == "true":
