@@ -5,15 +5,18 @@ from __future__ import annotations
 import dataclasses
 import os
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 
 from pytest_multihost_env import files, filesystem
 from pytest_multihost_env.errors import NotReady, UsageProblem
+from pytest_multihost_env.provision import walk
 
 PROTOCOL = "v1"
 MARGIN = 1.2
 """Free space must be this many times the size of the source."""
+
+_OF_A_FILE = 4
+"""Fields in the line that `walk` has for a file; those of links and directories are fewer."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -200,17 +203,9 @@ def require_publishing(place: Place) -> None:
 def _amount(path: Path) -> Amount:
     if not path.is_dir():
         return Amount(None, path.stat().st_size)
-    sizes = [entry.stat(follow_symlinks=False).st_size for entry in _files_below(str(path))]
+    lines = (line.split("\t") for block in walk.walk(str(path), walk.with_stat) for line in block.text.split("\n"))
+    sizes = [int(fields[1]) for fields in lines if len(fields) == _OF_A_FILE]
     return Amount(len(sizes), sum(sizes))
-
-
-def _files_below(directory: str) -> Iterator[os.DirEntry[str]]:
-    with os.scandir(directory) as listing:
-        for entry in listing:
-            if entry.is_dir(follow_symlinks=False):
-                yield from _files_below(entry.path)
-            elif entry.is_file(follow_symlinks=False):
-                yield entry
 
 
 def _readable(size: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 import py_compile
@@ -172,6 +173,17 @@ def test_whoever_copies_makes_the_same(source: Path, special: Path, crew: str) -
         name: ReadFile(status.st_ino, status.st_size, status.st_mtime_ns, digests.of_file(str(special / "copy" / name)))
         for name, status in regular_files(special / "copy")
     }
+
+
+@pytest.mark.parametrize("crew", ["alone", "processes"])
+def test_without_blake3_the_digests_are_of_another_kind_and_say_so(
+    source: Path, special: Path, monkeypatch: pytest.MonkeyPatch, crew: str
+) -> None:
+    monkeypatch.setattr(digests, "best", lambda: digests.SHA256)
+    copy_tree(source, special / "copy", hire=CREWS[crew], digests=True, work=(work := Work()))
+    assert len(work.read) == len(list(regular_files(source)))
+    for name, told in work.read.items():
+        assert told.digest == "sha256:" + hashlib.sha256((source / name).read_bytes()).hexdigest()
 
 
 def test_what_is_skipped_is_not_copied(source: Path, special: Path) -> None:
