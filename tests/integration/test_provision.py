@@ -47,6 +47,7 @@ def identities(root: Path) -> dict[str, tuple[int, int]]:
 
 
 def test_first_builds_and_the_next_uses_it(source: Path, target: Path) -> None:
+    """Row 4."""
     first = ensure(source, target)
     before = identities(first.path)
     second = ensure(source, target)
@@ -62,6 +63,7 @@ def test_first_builds_and_the_next_uses_it(source: Path, target: Path) -> None:
 
 
 def test_what_is_published_is_sealed_and_listed(source: Path, target: Path) -> None:
+    """Row 26, and nobody can write to it any more."""
     (source / "bin" / "python").chmod(0o4777)
     generation = ensure(source, target)
     for path in [generation.path, *generation.path.rglob("*")]:
@@ -77,6 +79,7 @@ def test_what_is_published_is_sealed_and_listed(source: Path, target: Path) -> N
 
 
 def test_a_changed_source_gives_another_and_the_old_stays(source: Path, target: Path) -> None:
+    """Row 5."""
     old = ensure(source, target)
     (source / "new.py").write_text("")
     new = ensure(source, target)
@@ -86,6 +89,7 @@ def test_a_changed_source_gives_another_and_the_old_stays(source: Path, target: 
 
 
 def test_force_builds_anew_and_the_next_call_uses_that(source: Path, target: Path) -> None:
+    """Row 6."""
     old = ensure(source, target)
     new = ensure(source, target, force=True)
     assert new.path != old.path
@@ -109,6 +113,7 @@ def test_a_target_that_points_elsewhere_is_swapped(source: Path, target: Path) -
 
 
 def test_a_preview_creates_nothing(source: Path, target: Path, special: Path) -> None:
+    """Row 31."""
     request, recipe = provision.ProvisionRequest(source, target), provision.Recipe(TinyBuilder(), finish)
     before = listing(special)
     assert isinstance(provision.preview(request, recipe=recipe), Path)
@@ -146,6 +151,7 @@ BAD = {
 def test_what_cannot_be_creates_nothing(
     case: str, special: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Rows 3, 10, 11 and 24."""
     for name in ("shared", "home", "nest", "venv"):
         (special / name).mkdir()
     (special / "venv" / "pyvenv.cfg").write_text("home = /usr/bin")
@@ -179,6 +185,7 @@ def test_force_puts_a_foreign_environment_aside_and_deletes_nothing(source: Path
 
 
 def test_force_replaces_a_symlink_and_follows_nothing(source: Path, special: Path) -> None:
+    """Row 11."""
     theirs = make_source(special / "theirs")
     (special / "env").symlink_to("theirs")
     before = identities(theirs)
@@ -188,6 +195,7 @@ def test_force_replaces_a_symlink_and_follows_nothing(source: Path, special: Pat
 
 
 def test_too_little_space_creates_nothing(source: Path, target: Path, special: Path) -> None:
+    """Row 23."""
     with (source / "huge").open("wb") as file:
         try:
             file.truncate(1 << 43)
@@ -247,6 +255,8 @@ def test_a_failed_build_leaves_its_reason_and_the_next_success_takes_it_away(sou
 
 
 def test_an_unexpected_error_is_a_reason_too(source: Path, target: Path) -> None:
+    """Row 8: what fails before it stands leaves nothing standing."""
+
     def broken(env: Path, source: Path, work: Work) -> tuple[str, ...]:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(env / "bin" / "python"))
 
@@ -299,6 +309,7 @@ def test_a_damaged_environment_is_not_used_and_another_is_made(source: Path, tar
 
 
 def test_a_moved_store_is_recognised(source: Path, target: Path, special: Path) -> None:
+    """Row 47."""
     first = ensure(source, target)
     target.parent.rename(special / "moved")
     moved = special / "moved" / "python_env"
@@ -404,6 +415,8 @@ def test_a_planted_record_is_refused(source: Path, target: Path) -> None:
 
 
 def test_a_machine_that_cannot_lock_still_builds(source: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Row 19: the lock only saves work."""
+
     def flock(fd: int, operation: int) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 

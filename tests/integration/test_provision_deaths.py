@@ -77,6 +77,7 @@ def _attempt(slot: Slot, builder: actor.Actor, lease_number: int) -> Path:
 
 
 def test_only_what_is_surely_dead_is_swept(special: Path) -> None:
+    """Row 22."""
     slot = Slot(Place(special / "source", special / "python_env", foreign=False), "key")
     slot.make()
     me = actor.myself()

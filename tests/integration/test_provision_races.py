@@ -140,6 +140,7 @@ def observed(crew: Crew) -> Iterator[Observer]:
 
 @several_hosts
 def test_eight_at_once_on_four_hosts_build_once(crew: Crew) -> None:
+    """Rows 7 and 12: one copies, and nobody ever sees half of it."""
     with observed(crew):
         members = [crew.start(HOSTS[n % 4], "--pause", "0.02") for n in range(8)]
         answers = [answer(member) for member in members]
@@ -151,6 +152,7 @@ def test_eight_at_once_on_four_hosts_build_once(crew: Crew) -> None:
 
 
 def test_a_killed_builder_on_this_host_is_replaced_at_once(crew: Crew) -> None:
+    """Row 16: at once, whatever the time of the lease, and it is said from whom."""
     gate = crew.log.with_name("gate")
     builder = crew.start(None, "--gate", str(gate), "--ttl", "100000")
     crew.begins()
@@ -179,6 +181,7 @@ def test_a_stopped_builder_that_comes_back_adopts_what_stands(crew: Crew) -> Non
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_builder_takes_its_tree_away(crew: Crew, number: signal.Signals) -> None:
+    """Row 21."""
     builder = crew.start(None, "--gate", str(crew.log.with_name("never")))
     crew.begins()
     builder.send_signal(number)
@@ -191,6 +194,7 @@ def test_an_interrupted_builder_takes_its_tree_away(crew: Crew, number: signal.S
 
 
 def test_a_failure_is_told_to_all_and_not_repeated(crew: Crew) -> None:
+    """Rows 14 and 30: who waits says for whom; nobody goes on with another Python."""
     gate = crew.log.with_name("gate")
     builder = crew.start(None, "--gate", str(gate), "--fail", "no wheel for numpy")
     crew.begins()
@@ -211,6 +215,7 @@ def test_a_failure_is_told_to_all_and_not_repeated(crew: Crew) -> None:
 
 
 def test_waiting_ends_and_names_the_holder(crew: Crew) -> None:
+    """Row 15."""
     builder = crew.start(None, "--gate", str(crew.log.with_name("never")))
     crew.begins()
     waiter = crew.start(None, "--timeout", "1")
@@ -223,6 +228,7 @@ def test_waiting_ends_and_names_the_holder(crew: Crew) -> None:
 
 @several_hosts
 def test_without_any_exclusion_one_still_wins(crew: Crew) -> None:
+    """Rows 9 and 13: a lease of no time excludes nobody."""
     with observed(crew):
         members = [crew.start(host, "--pause", "0.02", "--ttl", "0") for host in HOSTS]
         answers = [answer(member) for member in members]

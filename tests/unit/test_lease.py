@@ -51,6 +51,7 @@ def test_one_holds_and_the_next_gets_it_back(special: Path) -> None:
 
 
 def test_the_holder_on_this_host_that_is_gone_is_replaced_at_once(special: Path) -> None:
+    """Row 16."""
     ended = subprocess.Popen([sys.executable, "-c", "pass"])
     ended.wait()
     _forge(special, dataclasses.replace(actor.myself(), pid=ended.pid))
@@ -60,6 +61,7 @@ def test_the_holder_on_this_host_that_is_gone_is_replaced_at_once(special: Path)
 
 
 def test_a_later_process_with_the_same_number_is_not_the_holder(special: Path) -> None:
+    """Row 16, with the number given to another process since."""
     _forge(special, dataclasses.replace(actor.myself(), started="1"))
     lease = Lease(special, ttl=1e6, beat=5)
     assert lease.try_claim()
@@ -74,6 +76,7 @@ def test_a_living_holder_on_this_host_keeps_it(special: Path) -> None:
 def test_another_hosts_holder_keeps_it_while_it_beats_and_loses_it_when_silent(
     special: Path, elsewhere: actor.Actor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Row 17: not before its time, by the watcher's own clock."""
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     beats = _forge(special, elsewhere)
@@ -106,6 +109,7 @@ def test_a_claim_that_says_nothing_counts_as_silent(special: Path) -> None:
 
 
 def test_one_failed_beat_is_nothing(special: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Row 18."""
     lease = Lease(special, ttl=30, beat=0.02)
     assert lease.try_claim()
     real, failed = os.fsync, []
