@@ -72,7 +72,7 @@ def collect(target: Path, wish: Wish | None = None) -> list[Item]:
         NotReady: Somebody else could change what is there.
     """
     place, wish = of_target(target), wish or Wish()
-    if not place.home.parent.is_dir() or not files.is_listed(place.home):
+    if not place.home.parent.is_dir() or not all(files.is_listed(path) for path in (place.home, place.store)):
         raise UsageProblem(
             f"no environment was made for {place.target}",
             expected=f"the directory {place.home}",

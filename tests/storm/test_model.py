@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import tempfile
@@ -11,7 +12,8 @@ import hypothesis
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from pytest_multihost_env.errors import MultihostError
+from pytest_multihost_env.errors import MultihostError, UsageProblem
+from pytest_multihost_env.provision import garbage
 from tests.storm import oracle
 from tests.storm.scale import FULL, scaled
 from tests.storm.world import Caller, World
@@ -130,5 +132,51 @@ SETTINGS = hypothesis.settings(
     suppress_health_check=list(hypothesis.HealthCheck),
 )
 
+
+class Clearing(Protocol):
+    """Some use what they get for as long as they live; others build anew by force; and one gc after another comes."""
+
+    @precondition(lambda self: len(self.world.callers) < 2 * CALLERS)
+    @rule(host=st.sampled_from(HOSTS), force=st.booleans())
+    def uses(self, host: str, force: bool) -> None:
+        self.world.start(host, lambda: self.world.provision(force=force, uses=True), holds=True)
+
+    @precondition(lambda self: len(self.world.callers) < 2 * CALLERS)
+    @rule(host=st.sampled_from(HOSTS), keep=st.integers(0, 1))
+    def clears(self, host: str, keep: int) -> None:
+        wish = garbage.Wish(keep=keep)
+
+        def clear() -> None:
+            with contextlib.suppress(UsageProblem):  # nothing was made as yet
+                garbage.collect(self.world.target, wish)
+
+        self.world.start(host, clear)
+
+    def it_holds(self) -> None:
+        """What stands, and nobody takes away, is whole; and so is what somebody uses, whatever becomes of its slot."""
+        slots = list(self.base.glob("shared/.python_env.d/v1/*"))
+        records = {str(slot): slot / "READY" for slot in slots if (slot / "READY").exists()}
+        doomed = {str(slot) for slot in slots if (slot / "pins" / "DOOMED").exists()}
+        assert self.stood.keys() <= records.keys() | doomed, "a record is gone that nobody doomed"
+        for slot, path in records.items():
+            data = path.read_bytes()
+            assert self.stood.setdefault(slot, data) == data, "a record changed"
+            if slot not in doomed:
+                assert not oracle.lacks(Path(slot) / "att" / json.loads(data)["attempt"], self.world.source)
+        for caller in self.world.callers:
+            if caller.problem is not None:
+                assert caller.faulty, caller.problem
+                assert isinstance(caller.problem, MultihostError), caller.problem
+            if caller.holds and caller.alive and caller.result is not None:
+                lacks = [
+                    text
+                    for text in oracle.lacks(caller.result.path, self.world.source)
+                    if "manifest is not" not in text
+                ]
+                assert not lacks, "it is taken away under somebody who uses it"
+
+
+TestClearing = Clearing.TestCase
+TestClearing.settings = hypothesis.settings(SETTINGS, max_examples=scaled(40, 2000))
 TestProtocol = Protocol.TestCase
 TestProtocol.settings = SETTINGS

@@ -22,7 +22,6 @@ from typing import Any, Self
 from unittest import mock
 
 from pytest_multihost_env import provision
-from pytest_multihost_env.errors import MultihostError
 from pytest_multihost_env.model import Generation
 from pytest_multihost_env.provision import actor
 from tests.integration import tiny
@@ -55,6 +54,8 @@ class Caller:
     alive: bool = True
     dying: bool = False
     ended: bool = False
+    task: Callable[[], Any] | None = None
+    holds: bool = False
     loses: bool = False
     stale: bool = False
     faulty: bool = False
@@ -100,9 +101,15 @@ class World:
 
     # -- what the rules do -------------------------------------------------------------------------------------------
 
-    def start(self, host: str) -> Caller:
-        """Return a new caller, which has not moved yet."""
-        caller = Caller(host, pid=100_000 + len(self.callers))
+    def start(self, host: str, task: Callable[[], Any] | None = None, *, holds: bool = False) -> Caller:
+        """Return a new caller, which has not moved yet.
+
+        Args:
+            host: Where it runs.
+            task: What it does; None: it provisions.
+            holds: It lives on when it is done, until it is killed.
+        """
+        caller = Caller(host, pid=100_000 + len(self.callers), task=task or self.provision, holds=holds)
         caller.thread = threading.Thread(target=self._run, args=(caller,), daemon=True)
         self.callers.append(caller)
         caller.thread.start()
@@ -133,18 +140,24 @@ class World:
         self._by_thread[threading.get_ident()] = caller
         try:
             self._step()
-            request = provision.ProvisionRequest(self.source, self.target, ttl=1.0, beat=1e6, timeout=1e6)
-            recipe = provision.Recipe(tiny.TinyBuilder(), tiny.finish)
-            caller.result = provision.ensure(request, notify=lambda text: None, recipe=recipe)
+            assert caller.task is not None
+            caller.result = caller.task()
         except Dead:
             pass
-        except (MultihostError, Stuck) as problem:
+        except Exception as problem:
             caller.problem = problem
         finally:
             del self._by_thread[threading.get_ident()]
-            caller.ended, caller.alive = True, False
+            caller.ended, caller.alive = True, caller.holds and caller.result is not None and not caller.dying
             self._chairs = {host: holder for host, holder in self._chairs.items() if holder is not caller}
             self._moved.release()
+
+    def provision(self, *, force: bool = False, uses: bool = False) -> Generation:
+        """Provision as a process that uses the environment for as long as it lives, or as one that only makes it."""
+        request = provision.ProvisionRequest(self.source, self.target, force=force, ttl=1.0, beat=1e6, timeout=1e6)
+        recipe = provision.Recipe(tiny.TinyBuilder(), tiny.finish)
+        user = actor.myself() if uses else None
+        return provision.ensure(request, notify=lambda text: None, recipe=recipe, user=user)
 
     def _me(self) -> Caller | None:
         return self._by_thread.get(threading.get_ident())
