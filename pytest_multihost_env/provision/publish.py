@@ -131,7 +131,12 @@ class Slot:
         """
         if READY not in self.names():
             return None
-        return read_ready(self.path)
+        try:
+            return read_ready(self.path)
+        except FileNotFoundError:
+            if READY in self.names():
+                raise
+            return None  # a gc took it away after the first look
 
     def begin(self, builder: Actor, lease_number: int) -> Path:
         """Return where `builder` may build: a directory that does not exist yet, with a record of whose it is."""

@@ -5,6 +5,8 @@ python -m tests.storm.mutants NAME SOURCE TARGET …      a provisioner (`tests.
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import sys
 import time
@@ -13,6 +15,7 @@ from pathlib import Path
 
 from pytest_multihost_env import files
 from pytest_multihost_env.protocols import Work
+from pytest_multihost_env.provision import garbage, pins
 from pytest_multihost_env.provision.actor import Actor
 from pytest_multihost_env.provision.publish import READY, Ready, Slot
 from tests.integration import tiny
@@ -96,6 +99,30 @@ def believes_the_reply() -> None:
 def trusts_the_cache() -> None:
     """The tree is not on the disk when the record is."""
     files.sync_tree = lambda path: None
+
+
+@_mutant
+def pins_without_looking() -> None:
+    """Whoever uses an environment makes a pin, and does not look whether a gc came first."""
+    real = pins._write
+
+    def hold(slot: Slot, user: Actor, notify: Callable[[str], None], *, beats: bool = True) -> pins.Pin:
+        pin = pins.Pin(slot.pins / f"{pins._prefix(user)}.{time.monotonic_ns()}")
+        real(pin.path, json.dumps({"user": dataclasses.asdict(user), "beats": beats}).encode())
+        return pin
+
+    pins.hold = hold
+
+
+@_mutant
+def dooms_without_looking() -> None:
+    """A gc that has doomed an environment does not look again whether somebody holds it by now."""
+    real = garbage._Collector._held
+
+    def held(self: garbage._Collector, slot: Slot) -> list[str]:
+        return [] if slot.is_doomed() else real(self, slot)
+
+    garbage._Collector._held = held  # type: ignore[method-assign]
 
 
 @_mutant

@@ -11,8 +11,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import importlib
 import io
 import os
+import pkgutil
 import sys
 import threading
 import time
@@ -25,6 +27,11 @@ from pytest_multihost_env import provision
 from pytest_multihost_env.model import Generation
 from pytest_multihost_env.provision import actor
 from tests.integration import tiny
+
+for _module in pkgutil.iter_modules(provision.__path__, f"{provision.__name__}."):
+    if not _module.ispkg:
+        # A caller that waits in the middle of an import would make the others wait for the import's lock.
+        importlib.import_module(_module.name)
 
 STEPS = (
     "open", "fdopen", "link", "symlink", "rename", "replace", "unlink", "rmdir", "mkdir", "listdir", "scandir", "chmod",
