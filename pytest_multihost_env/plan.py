@@ -14,14 +14,15 @@ from typing import NoReturn
 from pytest_multihost_env import environ, hosts, probe, process, registry
 from pytest_multihost_env.check.doctor.case import Case
 from pytest_multihost_env.config import Settings, binding, dotenv
-from pytest_multihost_env.errors import LaunchFailed, MultihostError, UsageProblem
+from pytest_multihost_env.errors import LaunchFailed, MultihostError, NotReady, UsageProblem
 from pytest_multihost_env.launch.job import Job, Program
 from pytest_multihost_env.launch.select import Search, choose
 from pytest_multihost_env.launch.talk import Talk
 from pytest_multihost_env.model import Allocation, Completed, Generation, Place, Placement, RankEnv, Shape
 from pytest_multihost_env.placement import place
 from pytest_multihost_env.probe import Facts
-from pytest_multihost_env.provision import abi
+from pytest_multihost_env.provision import abi, trust
+from pytest_multihost_env.provision.job import trust_of
 from pytest_multihost_env.registry import Registry
 
 HOST_LIMIT = 120.0
@@ -325,7 +326,16 @@ class Plan:
             python=self.facts.python,
             launcher=self._launcher_text,
             run=lambda argv: self.on_every_host(argv, "", timeout=30.0),
+            distrusted=self.distrusted,
         )
+
+    def distrusted(self, directory: Path) -> MultihostError | None:
+        """Return why nothing below `directory` would be run, as seen from this machine; None when it would."""
+        try:
+            trust.trusted_path(directory, trust_of(self.settings))
+        except NotReady as problem:
+            return problem
+        return None
 
     def why_not(self, error: LaunchFailed) -> LaunchFailed:
         """Return `error` with the hosts that cannot start even one rank named first."""

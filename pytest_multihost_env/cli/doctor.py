@@ -37,7 +37,7 @@ _LONG = 10.0
     metavar="S",
     help="Wait at most so long for what another host has made; an NFS client may need 70 s.",
 )
-@settings_options("target", "hosts", "hostfile", "launcher", "launcher-args")
+@settings_options("target", "group", "owners", "hosts", "hostfile", "launcher", "launcher-args")
 @as_json
 @common
 def doctor(*, directory: Path | None, patience: float, as_json: bool, **given: Any) -> int:
@@ -86,6 +86,7 @@ def _usable(directory: Path) -> Path:
 
 
 def _look(plan: Plan, directory: Path, patience: float) -> tuple[Report, Measured]:
+    from pytest_multihost_env.check.doctor.target import trusted
     from pytest_multihost_env.check.storage.judge import judge
     from pytest_multihost_env.check.storage.rounds import FAR, measure
 
@@ -93,7 +94,7 @@ def _look(plan: Plan, directory: Path, patience: float) -> tuple[Report, Measure
         output.notice(f"what another host has made is waited for up to {patience:g} s")
     with plan.talk((str(plan.facts.python), "-P", "-m", FAR, "{channel}")) as talk:
         measured = measure(talk, plan.allocation.names, directory, patience)
-    return judge(measured), measured
+    return judge(measured, [trusted(measured.hosts, plan.distrusted(directory))]), measured
 
 
 def _text(report: Report) -> str:

@@ -95,6 +95,13 @@ def test_two_names_of_one_machine_are_found_out(testbed: Testbed, place: Path) -
     assert (code, bad(found)) == (0, {"machine": ("warning", [testbed.addresses["n1"]])})
 
 
+def test_a_directory_that_strangers_can_write_to_is_an_error(testbed: Testbed, place: Path) -> None:
+    place.chmod(0o777)
+    code, found = doctor(testbed, place)
+    assert (code, bad(found)) == (1, {"trusted": ("error", ["n1", "n2", "n3"])})
+    assert found["findings"]["trusted"]["sentence"] == f"{place} will not be run: {place} is writable for everybody"
+
+
 def test_a_person_reads_a_table_and_a_sentence(testbed: Testbed, place: Path) -> None:
     done = testbed.run("n1", command(place), cwd=CHECKOUT, timeout=120)
     lines = done.stdout.splitlines()

@@ -17,7 +17,7 @@ from pytest_multihost_env.check.storage import far, figures, locks, rounds, sigh
 from pytest_multihost_env.check.storage.judge import judge
 from pytest_multihost_env.check.storage.rounds import Measured, measure
 from pytest_multihost_env.check.storage.rules import EXTRAS, LOCKS, RULES, SIGHTS
-from pytest_multihost_env.errors import UsageProblem
+from pytest_multihost_env.errors import NotReady, UsageProblem
 from pytest_multihost_env.model import Completed
 from pytest_multihost_env.report import text
 from pytest_multihost_env.report.json import plain
@@ -407,6 +407,7 @@ def case(tmp_path: Path, **more: Any) -> Case:
         "python": Path("/x/bin/python"),
         "launcher": lambda: "ssh 9.2",
         "run": lambda argv: dict.fromkeys(HOSTS, good),
+        "distrusted": lambda path: None,
     }
     return Case(**{**fields, **more})
 
@@ -414,8 +415,15 @@ def case(tmp_path: Path, **more: Any) -> Case:
 def test_a_good_job_is_called_good(tmp_path: Path) -> None:
     report = examine(case(tmp_path))
     assert (bad(report), report.code) == ({}, 0)
-    assert [one.subject for one in report.findings] == ["target", "launcher", "reachable", "python"]
+    assert [one.subject for one in report.findings] == ["target", "trusted", "launcher", "reachable", "python"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_target_that_would_not_be_run_is_told_before_anything_is_made(tmp_path: Path) -> None:
+    problem = NotReady("/x will not be run: / belongs to uid 7", hint="move")
+    report = examine(case(tmp_path, distrusted=lambda path: problem if path == tmp_path else None))
+    assert (bad(report), report.code) == ({"trusted": ("error", HOSTS)}, 1)
+    assert (report.complaints[0].sentence, report.complaints[0].remedy) == (problem.what, "move")
 
 
 def test_without_a_launcher_nobody_is_asked(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from pytest_multihost_env.errors import MultihostError
 from pytest_multihost_env.model import Completed
 
 
@@ -19,6 +20,7 @@ class Case:
         python: The interpreter that its ranks run.
         launcher: Says which launcher would start them; raises `UsageProblem` when there is none.
         run: Runs a command once on every host.
+        distrusted: Says why nothing below a directory would be run; None when it would.
     """
 
     hosts: tuple[str, ...]
@@ -26,3 +28,4 @@ class Case:
     python: Path
     launcher: Callable[[], str]
     run: Callable[[tuple[str, ...]], Mapping[str, Completed]]
+    distrusted: Callable[[Path], MultihostError | None]

@@ -10,6 +10,7 @@ from pathlib import Path
 from pytest_multihost_env import filesystem
 from pytest_multihost_env.check.doctor.case import Case
 from pytest_multihost_env.check.doctor.finding import ERROR, OK, WARNING, Finding, finding
+from pytest_multihost_env.errors import MultihostError
 
 ROOM = 2 << 30
 """Bytes that an environment with NumPy, SciPy and an MPI has without effort; one with torch has three times as much."""
@@ -22,6 +23,14 @@ def check(case: Case) -> Iterator[Finding]:
         where = where.parent
     verdict, text, sentence, remedy = _look(where)
     yield finding("target", f"the target, {case.target}", dict.fromkeys(case.hosts, (verdict, text)), sentence, remedy)
+    yield trusted(case.hosts, case.distrusted(where))
+
+
+def trusted(hosts: tuple[str, ...], problem: MultihostError | None) -> Finding:
+    """Return whether strangers could change what is made there; `problem` says so, as seen from this machine."""
+    answers = dict.fromkeys(hosts, (OK, "yes") if problem is None else (ERROR, "no"))
+    what, remedy = (problem.what, problem.hint) if problem is not None else ("", "")
+    return finding("trusted", "nobody else can write to it", answers, what, remedy or "")
 
 
 def _look(where: Path) -> tuple[str, str, str, str]:

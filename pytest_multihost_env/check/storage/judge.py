@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from pytest_multihost_env import filesystem
@@ -27,9 +27,9 @@ _KINDS = {
 """Question, and what it means that only the other one works."""
 
 
-def judge(measured: Measured) -> Report:
-    """Return what a person should know about the directory."""
-    findings = tuple(_findings(measured))
+def judge(measured: Measured, also: Iterable[Finding] = ()) -> Report:
+    """Return what a person should know about the directory; `also` is what was found in another way."""
+    findings = (*_findings(measured), *also)
     return Report(measured.hosts, findings, _summary(measured, findings))
 
 
