@@ -110,10 +110,11 @@ class Glancing(Protocol):
     Of any other builder's source the fingerprint is taken whatever the tier.
     """
 
-    def glance(self, source: Path, tier: str, read: Mapping[str, ReadFile]) -> str:
+    def glance(self, source: Path, tier: str, read: Mapping[str, ReadFile], algorithm: str = "") -> str:
         """Return a digest of what a look of `tier` (`model.TIERS`) at `source` shows; `stat`: the fingerprint.
 
         `read` has digests of the source's files, by relative name, that `build` noted: they need not be read again.
+        The others' digests are taken by `algorithm`; "": the best one.
         """
         ...
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pytest_multihost_env.model import Generation
     from pytest_multihost_env.provision import Verified
     from pytest_multihost_env.provision.actor import Actor
+    from pytest_multihost_env.provision.compare import Differences
 
 FALLBACK = Path("/opt/venv")
 _FEW = 20
@@ -102,25 +103,59 @@ def failing_code(words: Sequence[str]) -> str:
 
 @click.command()
 @click.argument("target", required=False, type=PATH)
+@click.option(
+    "--against",
+    type=PATH,
+    metavar="OTHER",
+    help="Instead, tell which files OTHER does not have in common with TARGET, by their manifests: an environment, or "
+    "the file .multihost-manifest of one on another host.",
+)
 @settings_options("group", "owners")
 @as_json
 @common
-def verify(target: Path | None, *, as_json: bool, **given: Any) -> int:
+def verify(target: Path | None, *, against: Path | None, as_json: bool, **given: Any) -> int:
     """Compare the environment at TARGET with its manifest, byte by byte, and prove that it stands on its own.
 
-    TARGET defaults to the setting `target` (./python_env).  The exit code is 1 when anything changed, came or went,
-    when the environment was moved, or when it uses something outside of itself.
+    TARGET defaults to the setting `target` (./python_env).  Each file that is not as it was published is named, with
+    what differs: content, size, mode, time, type, or a symlink's target.  The exit code is 1 when anything changed, came
+    or went, when the environment was moved, or when it uses something outside of itself.
     """
     from pytest_multihost_env.provision import trust_of
     from pytest_multihost_env.provision import verify as look_at
 
     settings = load(given)
+    if against is not None:
+        return _compare(target or settings.target, against, as_json=as_json)
     found = look_at(target or settings.target, trust=trust_of(settings))
     if as_json:
         output.json({**dataclasses.asdict(found), "digest_ok": found.digest_ok, "good": bool(found)})
     else:
         output.result("\n".join(_told(found)))
     return 0 if found else 1
+
+
+def _compare(target: Path, other: Path, *, as_json: bool) -> int:
+    from pytest_multihost_env.provision.against import against
+
+    found = against(target, other)
+    if as_json:
+        output.json({**dataclasses.asdict(found), "equal": not found})
+    else:
+        lines = [f"{target} and {other}", *_listed(found, missing="only in the first", extra="only in the second")]
+        output.result("\n".join([*lines, "NOT equal" if found else "equal"]))
+    return 1 if found else 0
+
+
+def _listed(found: Verified | Differences, missing: str = "missing", extra: str = "extra") -> Iterator[str]:
+    """Yield a line for each of the first files that differ, by what is the matter with them."""
+    from pytest_multihost_env.provision.walk import escaped
+
+    changed = tuple(map(str, found.differing))
+    gone, came = tuple(map(escaped, found.missing)), tuple(map(escaped, found.extra))
+    for label, paths in (("changed", changed), (missing, gone), (extra, came)):
+        yield from (f"  {label}: {path}" for path in paths[:_FEW])
+        if len(paths) > _FEW:
+            yield f"  {label}: {len(paths) - _FEW} more"
 
 
 def _settings(
@@ -188,11 +223,7 @@ def _told(found: Verified) -> list[str]:
             lines.append(f"  manifest {found.digest[:12]}: no record of its publication stands beside it")
     if found.relocated:
         lines.append(f"  relocated: it was made for {found.relocated} and cannot be used here; provision again")
-    changed = tuple(map(str, found.differing))
-    for label, paths in (("changed", changed), ("missing", found.missing), ("extra", found.extra)):
-        lines += [f"  {label}: {path}" for path in paths[:_FEW]]
-        if len(paths) > _FEW:
-            lines.append(f"  {label}: {len(paths) - _FEW} more")
+    lines += _listed(found)
     lines += [f"  note: {note}" for note in found.header.notes]
     lines.append(f"  proof: {found.proof}" if found.proof else "  proof: " + found.problem.replace("\n", "\n    "))
     lines.append("good" if found else "NOT as it was published")

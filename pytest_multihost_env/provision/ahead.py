@@ -25,7 +25,7 @@ class Ahead:
             return
         program = [sys.executable, "-I", "-S", walk.__file__, str(root), manifest.NAME]
         try:
-            self._child = process.start(program, env={}, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+            self._child = process.start(program, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         except OSError:
             return
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import PurePosixPath
 
 from pytest_multihost_env.provision.manifest import FILE, LINK, Entry
+from pytest_multihost_env.provision.walk import escaped
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -17,7 +18,7 @@ class Difference:
     what: tuple[str, ...]
 
     def __str__(self) -> str:
-        return f"{self.path} ({', '.join(self.what)})"
+        return f"{escaped(self.path)} ({', '.join(self.what)})"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

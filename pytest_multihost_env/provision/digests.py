@@ -1,14 +1,16 @@
-"""Digests of files' contents as a manifest writes them: `blake3:<hex>`, or `sha256:<hex>` where blake3 is missing."""
+"""Digests of files' contents as a manifest writes them: `blake3:<hex>`, or `sha256:<hex>` where blake3 is missing.
+
+Run as a program (`python -I -S digests.py ALGORITHM [DIRECTORY]`) it takes those of the paths on standard input.
+"""
 
 from __future__ import annotations
 
 import functools
 import hashlib
 import os
+import sys
 from collections.abc import Callable
 from typing import Protocol
-
-from pytest_multihost_env.errors import NotReady
 
 BLAKE3, SHA256 = "blake3", "sha256"
 
@@ -42,7 +44,7 @@ def of_file(path: str, name: str = "") -> str:
     """Return the digest of the file at `path` (a symlink is refused), by the algorithm `name`; "": the best one.
 
     Raises:
-        NotReady: There is no such algorithm here.
+        LookupError: There is no such algorithm here (`require`).
         OSError: It cannot be read.
     """
     name = name or best()
@@ -69,7 +71,31 @@ def _start(name: str) -> Callable[[bytes, bool], _Hash]:
         from blake3 import blake3
 
         return lambda data, large: blake3(data, max_threads=blake3.AUTO if large else 1)
-    raise NotReady(
-        f"contents cannot be compared: their digests are of the kind {name!r}, which cannot be computed here",
-        hint=f"pip install {name}, or use a version of multihost-env that knows it",
-    )
+    raise LookupError(name)
+
+
+def require(name: str) -> None:
+    """Check that digests by the algorithm `name` can be taken here.
+
+    Raises:
+        NotReady: They cannot.
+    """
+    try:
+        _start(name)
+    except LookupError:
+        from pytest_multihost_env.errors import NotReady
+
+        raise NotReady(
+            f"contents cannot be compared: their digests are of the kind {name!r}, which cannot be taken here",
+            hint=f"pip install {name}, or use a version of multihost-env that knows it",
+        ) from None
+
+
+def _main() -> None:
+    sys.path += sys.argv[2:]
+    paths = sys.stdin.buffer.read().split(b"\0")
+    print("\n".join([of_file(os.fsdecode(path), sys.argv[1]) for path in paths if path]))
+
+
+if __name__ == "__main__":
+    _main()

@@ -17,7 +17,6 @@ from types import TracebackType
 from typing import Self
 
 from pytest_multihost_env import files
-from pytest_multihost_env.errors import NotReady
 from pytest_multihost_env.model import CONTENT, DIRECTORIES, METADATA, Checked, ReadFile
 from pytest_multihost_env.protocols import Builder, Glancing
 from pytest_multihost_env.provision import digests, manifest, standing
@@ -100,12 +99,7 @@ class Reuse:
         if not before:
             return
         algorithm, _, digest = before.partition(":")
-        if algorithm != digests.best():
-            raise NotReady(
-                f"{self._place.source} cannot be compared with what {path} was made from: that was read with {algorithm}",
-                hint=f"pip install {algorithm}, or use --verify=stat",
-            )
-        if builder.glance(self._place.source, CONTENT, {}) != digest:
+        if builder.glance(self._place.source, CONTENT, {}, algorithm) != digest:
             names = list(_changed(self._place.source, known))
             which = ", ".join(names[:_FEW]) or "a file that the build adapted"
             more = f" and {len(names) - _FEW} more" if len(names) > _FEW else ""

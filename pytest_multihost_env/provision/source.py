@@ -8,27 +8,30 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from pytest_multihost_env.model import CONTENT, DIRECTORIES, METADATA, ReadFile
+from pytest_multihost_env.model import CONTENT, DIRECTORIES, METADATA, STAT, ReadFile
 from pytest_multihost_env.provision import digests, walk
+from pytest_multihost_env.provision.hashing import of_files
 
 
-def fingerprint(source: Path, tier: str, read: Mapping[str, ReadFile] | None = None) -> str:
+def fingerprint(source: Path, tier: str, read: Mapping[str, ReadFile] | None = None, algorithm: str = "") -> str:
     """Return the sha256 over what a look of this tier at `source` shows.
 
     Args:
         source: The environment.
         tier: One of `model.TIERS`.
         read: For the tier `content`: digests of files that were read already; the others are read now.
+        algorithm: For that tier: what their digests are taken by; "": the best one.
 
     Raises:
         OSError: Something cannot be read.
     """
     digest = hashlib.sha256()
     root = str(source)
-    for line in _LOOKS[tier](root, read or {}):
+    lines = _content(root, read or {}, algorithm or digests.best()) if tier == CONTENT else _LOOKS[tier](root)
+    for line in lines:
         digest.update(line.encode("utf-8", "surrogateescape"))
     python = os.path.realpath(f"{root}/bin/python")
     digest.update(f"{python}\0{_stat(python)}".encode("utf-8", "surrogateescape"))
@@ -43,7 +46,7 @@ def _stat(path: str) -> str:
     return f"{status.st_size}\0{status.st_mtime_ns}"
 
 
-def _metadata(root: str, _read: Mapping[str, ReadFile]) -> Iterator[str]:
+def _metadata(root: str) -> Iterator[str]:
     yield _stat(f"{root}/pyvenv.cfg")
     for site in sites(root):
         yield f"\0{site}\0"
@@ -65,30 +68,28 @@ def sites(root: str) -> Iterator[str]:
                 yield f"{library}/{name}/site-packages"
 
 
-def _directories(root: str, read: Mapping[str, ReadFile]) -> Iterator[str]:
-    yield from _metadata(root, read)
+def _directories(root: str) -> Iterator[str]:
+    yield from _metadata(root)
     for block in walk.walk(root, walk.names_without_bytecode):
         yield f"\n\n{block.path}\0{block.mtime_ns}\n{block.text}"
 
 
-def _everything(root: str, _read: Mapping[str, ReadFile]) -> Iterator[str]:
+def _everything(root: str) -> Iterator[str]:
     for block in walk.walk(root, walk.without_bytecode):
         yield f"\n\n{block.path}\n{block.text}"
 
 
-def _content(root: str, read: Mapping[str, ReadFile]) -> Iterator[str]:
+def _content(root: str, read: Mapping[str, ReadFile], algorithm: str) -> Iterator[str]:
+    files: dict[str, int] = {}
     for block in walk.walk(root, walk.without_bytecode):
         yield f"\n\n{block.path}\n{block.text}"
-        for name in files_of(block):
-            path = f"{block.path}/{name}" if block.path else name
-            known = read.get(path)
-            yield f"\n{known.digest if known is not None else digests.of_file(f'{root}/{path}')}"
+        for line in block.text.split("\n"):
+            fields = line.split("\t")
+            if len(fields) == 4:
+                files[os.path.join(block.path, walk.plain(fields[3]))] = int(fields[1])  # noqa: PTH118
+    unread = [(path, size) for path, size in files.items() if path not in read]
+    found = of_files(Path(root), unread, algorithm)
+    yield from (f"\n{read[path].digest if path in read else found[path]}" for path in files)
 
 
-def files_of(block: walk.Block) -> Iterable[str]:
-    """Return the names of the files in a directory."""
-    lines = (line.split("\t") for line in block.text.split("\n"))
-    return [walk.plain(fields[3]) for fields in lines if len(fields) == 4]
-
-
-_LOOKS = {METADATA: _metadata, DIRECTORIES: _directories, "stat": _everything, CONTENT: _content}
+_LOOKS = {METADATA: _metadata, DIRECTORIES: _directories, STAT: _everything}

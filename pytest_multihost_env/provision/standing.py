@@ -19,8 +19,8 @@ from pytest_multihost_env.model import CONTENT, DIRECTORIES, METADATA, Checked
 from pytest_multihost_env.provision import manifest, walk
 from pytest_multihost_env.provision.adopt import Damaged
 from pytest_multihost_env.provision.compare import compare, is_bytecode
+from pytest_multihost_env.provision.hashing import look_again
 from pytest_multihost_env.provision.manifest import Listing
-from pytest_multihost_env.provision.scan import scan
 from pytest_multihost_env.provision.source import sites
 from pytest_multihost_env.provision.walk import Block, Whole
 
@@ -160,7 +160,8 @@ class _Look:
             yield f"{walk.escaped(str(one.relative_to(self._root)))} belongs to uid {uid}"
 
     def _contents(self) -> Problems:
-        found = compare(manifest.parse(self._data).entries, scan(Path(self._root), strict=False))
+        known = manifest.parse(self._data).entries
+        found = compare(known, look_again(Path(self._root), known))
         yield from (f"{walk.escaped(one.path)} ({', '.join(one.what)})" for one in found.differing)
 
 

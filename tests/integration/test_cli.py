@@ -180,6 +180,34 @@ def test_verify_says_yes_and_then_what_changed(made: Path) -> None:
     assert text.endswith("\nNOT as it was published\n")
 
 
+def test_verify_compares_two_environments(made: Path, special: Path) -> None:
+    manifest = special / "brought from n7"
+    manifest.write_bytes((made / "python_env" / ".multihost-manifest").read_bytes())
+    done = run(made, "verify", "python_env", "--against", str(manifest))
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "equal")
+    text = manifest.read_text()
+    manifest.write_text(text.replace("\tonly_in_source.py\t", "\tonly_there.py\t").replace("100444\t", "100644\t", 1))
+    done = run(made, "verify", "python_env", "--against", str(manifest), "--json")
+    found = json.loads(done.stdout)
+    assert (done.returncode, found["equal"]) == (1, False)
+    assert [Path(path).name for path in found["missing"] + found["extra"]] == ["only_in_source.py", "only_there.py"]
+    assert [one["what"] for one in found["differing"]] == [["mode"]]
+    told = run(made, "verify", "python_env", "--against", str(manifest)).stdout
+    assert "only in the first: " in told
+    assert told.endswith("NOT equal\n")
+
+
+def test_provision_says_how_it_looked(made: Path, source: Path) -> None:
+    for tier in ("metadata", "directories", "stat", "content"):
+        done = run(made, "provision", str(source), "--verify", tier, "--json")
+        found = json.loads(done.stdout)
+        assert (found["reused"], found["checked"]["tier"]) == (True, tier), done.stderr
+    assert "checked by stat walk" in run(made, "provision", str(source)).stdout
+    done = run(made, "provision", str(source), "--verify", "closely")
+    assert done.returncode == 2
+    assert "metadata or directories or stat or content" in done.stderr
+
+
 def test_reach_runs_something_on_each_host(special: Path) -> None:
     done = run(special, "hosts", "--hosts", "localhost:2", "--reach", "--json")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -14,7 +14,10 @@ from pytest_multihost_env import provision
 from pytest_multihost_env.errors import NotReady
 from pytest_multihost_env.model import TIERS, Generation
 from pytest_multihost_env.protocols import Work
-from pytest_multihost_env.provision import ahead, builders, manifest
+from pytest_multihost_env.provision import ahead, builders, digests, hashing, manifest
+from pytest_multihost_env.provision import copy as copy_module
+from pytest_multihost_env.provision.against import against
+from pytest_multihost_env.provision.scan import scan
 
 METADATA, DIRECTORIES, STAT, CONTENT = TIERS
 EVERY = set(TIERS)
@@ -369,3 +372,106 @@ def test_a_second_process_that_cannot_be_started_or_ends_early_changes_nothing(
     monkeypatch.undo()
     grow(first.path / "bin" / "tool")
     assert ensure(source, target).path != first.path
+
+
+def test_a_tree_that_was_changed_in_every_way_is_told_file_by_file(source: Path, target: Path) -> None:
+    """Row 46 and T3: the full check names every class of file and what differs."""
+    made = ensure(source, target)
+    seen = {name: damage for name, damage in DAMAGES.items() if "owner" not in name}
+    for name in (
+        *("python, a byte", ".pth, larger", "script, a byte", ".so, a byte", ".py, replaced", "bytecode, touched"),
+        *("link, elsewhere", "file, now a pipe", "empty directory, gone", "program, added", "mode of a directory"),
+    ):
+        seen[name].do(made.path / seen[name].path)
+    found = provision.verify(target, prove=lambda env, source: "fine")
+    assert not found
+    assert {one.path: one.what for one in found.differing} == {
+        "bin/python": ("content",),
+        "bin/python3": ("target",),
+        "bin/tool": ("content",),
+        "share/data 3": ("type",),
+        f"{SITE}/hook.pth": ("content", "size", "time"),
+        f"{SITE}/pkg": ("mode",),
+        f"{SITE}/pkg/__init__.py": ("content", "time"),
+        f"{SITE}/pkg/__pycache__/__init__.cpython-311.pyc": ("time",),
+        f"{SITE}/pkg/code.so": ("content",),
+    }
+    assert (found.missing, found.extra) == (("share/empty",), ("bin/new",))
+    assert "not tried" in found.problem
+
+
+def test_what_came_is_not_run_to_prove_anything(source: Path, target: Path) -> None:
+    made = ensure(source, target)
+    (made.path / SITE / "sitecustomize.py").write_text("raise SystemExit")
+
+    def prove(env: Path, source: Path | None) -> str:
+        raise AssertionError("it was run")
+
+    assert "not tried" in provision.verify(target, prove=prove).problem
+
+
+def test_two_environments_are_compared_file_by_file(source: Path, target: Path, special: Path) -> None:
+    one = ensure(source, target)
+    assert not against(target, one.path / manifest.NAME)
+    flip(source / "bin" / "tool")
+    touch(source / "bin" / "tool")
+    (source / SITE / "pkg" / "new.py").write_text("")
+    (source / "share" / "data 3").unlink()
+    other = ensure(source, special / "elsewhere" / "python_env")
+    found = against(target, other.path)
+    assert {one.path: one.what for one in found.differing} == {"bin/tool": ("content",)}
+    assert (found.missing, found.extra) == (("share/data 3",), (f"{SITE}/pkg/new.py",))
+    with pytest.raises(NotReady, match="is no manifest"):
+        against(target, source)
+
+
+def test_hashing_is_shared_out_and_whatever_happens_to_a_helper_is_made_good(
+    source: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = ensure(source, target)
+    known = manifest.parse((made.path / manifest.NAME).read_bytes()).entries
+    monkeypatch.setattr(hashing, "_LITTLE", 1)
+    for program in (hashing.sys.executable, "/nowhere/python", "/bin/false", "/bin/echo"):
+        monkeypatch.setattr(hashing.sys, "executable", program)
+        assert tuple(hashing.look_again(made.path, known)) == tuple(scan(made.path))
+    monkeypatch.undo()
+    flip(made.path / SITE / "pkg" / "code.so")
+    monkeypatch.setattr(hashing, "_LITTLE", 1)
+    assert not provision.verify(target, prove=lambda env, source: "fine")
+
+
+def test_an_environment_that_was_made_without_blake3_is_compared_by_what_it_has(
+    source: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(digests, "best", lambda: digests.SHA256)
+    copied = copy_module.copy_tree
+    monkeypatch.setattr(copy_module, "copy_tree", lambda *places, **more: copied(*places, **{**more, "digests": False}))
+    made = ensure(source, target)
+    monkeypatch.undo()
+    assert b"\tsha256:" in (made.path / manifest.NAME).read_bytes()
+    assert b"\tblake3:" not in (made.path / manifest.NAME).read_bytes()
+    assert provision.verify(target, prove=lambda env, source: "fine")
+    assert ensure(source, target, verify=CONTENT).path == made.path
+    flip(source / "bin" / "tool")
+    assert ensure(source, target, verify=CONTENT).path != made.path
+
+
+def test_without_blake3_contents_cannot_be_compared_and_it_is_said(
+    source: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = ensure(source, target)
+    monkeypatch.setattr(digests, "best", lambda: digests.SHA256)
+    digests._start.cache_clear()
+    with pytest.raises(NotReady, match="of the kind 'blake3'") as caught:
+        ensure(source, target, verify=CONTENT)
+    assert "pip install blake3" in str(caught.value.hint)
+    assert ensure(source, target).path == made.path
+    monkeypatch.undo()
+    digests._start.cache_clear()
+
+
+def test_digests_of_an_unknown_kind_are_no_match(source: Path, target: Path) -> None:
+    made = ensure(source, target)
+    spoil(made.path / manifest.NAME, lambda data: data.replace(b"\tblake3:", b"\tmd17:"))
+    with pytest.raises(NotReady, match="of the kind 'md17'"):
+        provision.verify(target)

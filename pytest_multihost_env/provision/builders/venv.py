@@ -58,10 +58,10 @@ class VenvBuilder:
         """
         return self.glance(source, STAT, {})
 
-    def glance(self, source: Path, tier: str, read: Mapping[str, ReadFile]) -> str:
+    def glance(self, source: Path, tier: str, read: Mapping[str, ReadFile], algorithm: str = "") -> str:
         """Return what a look of that tier shows, as a digest (see `provision.source`)."""
         with mishaps.named("looking through the source"):
-            return fingerprint(source, tier, read)
+            return fingerprint(source, tier, read, algorithm)
 
     def build(self, source: Path, destination: Path, work: Work) -> None:
         """Copy `source` to `destination`; the interpreter may still lie outside (`bundle`) and paths be old.
