@@ -60,7 +60,7 @@ def check(
     from pytest_multihost_env.plan import make
 
     settings = load(given)
-    _go_inside(settings)
+    go_inside(settings)
     plan = make(settings)
     wanted = _Wanted(require, manifest, _split(packages), _split(imports), level or _default(settings))
     named = require or manifest or packages or imports
@@ -80,7 +80,7 @@ def _split(values: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(word for value in values for word in value.replace(",", " ").split())
 
 
-def _go_inside(settings: Settings) -> None:
+def go_inside(settings: Settings) -> None:
     """Become this very command inside the environment: only its own files are there on every host."""
     if settings.venv is None:
         return

@@ -15,14 +15,14 @@ from pytest_multihost_env.errors import UsageProblem
 if TYPE_CHECKING:
     from pytest_multihost_env.model import Allocation, Completed, Place
 
-_JOB = ("hosts", "hostfile", "launcher", "launcher-args")
-_RULES = ("rank-binding", "dotenv", "secrets", "env", "pass", "block", "rank-scoped", "lib-first")
+JOB = ("hosts", "hostfile", "launcher", "launcher-args")
+RULES = ("rank-binding", "dotenv", "secrets", "env", "pass", "block", "rank-scoped", "lib-first")
 _TRIVIAL = "import platform, sys; print(platform.node(), platform.python_version())"
 _REACH_LIMIT = 30.0
 
 
 @click.command()
-@settings_options(*_JOB)
+@settings_options(*JOB)
 @click.option("--reach", is_flag=True, help="Run a trivial command on each host and say which ones answered.")
 @as_json
 @common
@@ -85,7 +85,7 @@ def _answer(done: Completed) -> str:
 @click.option("--rank", type=click.IntRange(min=0), metavar="N", help="The rank to ask about; default 0.")
 @click.option("--host", metavar="NAME", help="A host to ask about; default: the one that holds the rank.")
 @click.option("--explain", is_flag=True, help="Also list what was blocked, and the rule that decided on each name.")
-@settings_options("hosts", "hostfile", "venv", "target", *_RULES)
+@settings_options("hosts", "hostfile", "venv", "target", *RULES)
 @as_json
 @common
 def env(*, rank: int | None, host: str | None, explain: bool, as_json: bool, **given: Any) -> int:
@@ -159,7 +159,7 @@ def _spot(allocation: Allocation, rank: int | None, host: str | None) -> Place:
 
 
 @click.command()
-@settings_options("venv", "target", *_JOB, "timeout", "check")
+@settings_options("venv", "target", *JOB, "timeout", "check")
 @as_json
 @common
 def plan(*, as_json: bool, **given: Any) -> int:

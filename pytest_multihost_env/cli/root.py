@@ -20,6 +20,7 @@ from pytest_multihost_env.cli.clearing import gc
 from pytest_multihost_env.cli.doctor import doctor
 from pytest_multihost_env.cli.looking import env, hosts, plan
 from pytest_multihost_env.cli.provisioning import activate, failing_code, provision, verify
+from pytest_multihost_env.cli.running import run
 from pytest_multihost_env.cli.showing import demo
 from pytest_multihost_env.cli.state import State, common, in_our_words
 from pytest_multihost_env.errors import MultihostError, UsageProblem
@@ -34,11 +35,11 @@ def command() -> None:
     """The same proven Python environment on every host of a job.
 
     Exit codes: 0 good; 1 the answer is no; 2 usage; 3 the environment could not be made ready; 4 hosts could not be
-    reached; 130 interrupted.
+    reached; 124 time limit; 130 interrupted.  A program that `run` started keeps its own code.
     """
 
 
-for _part in (provision, activate, verify, gc, hosts, env, plan, check, doctor, demo):
+for _part in (provision, activate, verify, gc, hosts, env, plan, check, run, doctor, demo):
     command.add_command(_part)
 
 
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         signal.signal(signal.SIGTERM, before)
         # Whatever went wrong, down to a bug of ours: a shell that evaluates what `activate` printed must not go on.
-        if code != 0 and "activate" in words:
+        if code != 0 and "activate" in words and "run" not in words[: words.index("activate")]:
             with contextlib.suppress(OSError):
                 output.put(failing_code(words))
     return code

@@ -15,7 +15,7 @@ from pytest_multihost_env.cli.provisioning import failing_code
 from pytest_multihost_env.cli.state import in_our_words, project_of
 from pytest_multihost_env.config.table import SETTINGS
 
-PARTS = ["activate", "check", "demo", "doctor", "env", "gc", "hosts", "plan", "provision", "verify"]
+PARTS = ["activate", "check", "demo", "doctor", "env", "gc", "hosts", "plan", "provision", "run", "verify"]
 
 
 @pytest.fixture(autouse=True)
