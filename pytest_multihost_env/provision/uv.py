@@ -75,7 +75,8 @@ def program() -> str:
     on_path = shutil.which("uv")
     if on_path is not None:
         return on_path
-    tried += [f"{folder}/uv" for folder in os.environ.get("PATH", os.defpath).split(os.pathsep)]
+    folders = dict.fromkeys(os.environ.get("PATH", os.defpath).split(os.pathsep))
+    tried += [f"{folder}/uv" for folder in folders]
     raise NotReady(
         "uv is needed to make an environment from this source, and there is none",
         expected="uv, at one of these places:\n" + "\n".join(tried),

@@ -17,7 +17,7 @@ from pytest_multihost_env import registry
 from pytest_multihost_env.errors import MultihostError, NotReady, UsageProblem
 from pytest_multihost_env.protocols import Builder, Work
 from pytest_multihost_env.provision import uv
-from tests import channel, tricks
+from tests import tricks
 from tests.wheels import sha256, wheel
 
 BUILDERS: Mapping[str, Builder] = registry.load().builders
@@ -82,12 +82,6 @@ def _uv_lock(place: Path) -> Path:
     return place / "uv.lock"
 
 
-@pytest.fixture(scope="session")
-def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A conda channel with this machine's Python in it."""
-    return channel.make(tmp_path_factory.mktemp("conda") / "channel", tmp_path_factory.mktemp("scratch"))
-
-
 def _conda(place: Path) -> Path:
     # The channel that the tests share; it is put there by the fixture `source`.
     (place / "wanted").write_text("channels: [./channel]\ndependencies:\n- python\n- condaling\n")
@@ -135,7 +129,7 @@ def builder(name: str) -> Builder:
 @pytest.fixture
 def source(name: str, special: Path, request: pytest.FixtureRequest) -> Path:
     if name == "conda":
-        (special / "channel").symlink_to(request.getfixturevalue("packages"))
+        (special / "channel").symlink_to(request.getfixturevalue("conda_channel"))
     return SAMPLES[name].make(special)
 
 

@@ -26,12 +26,6 @@ pytest.importorskip("rattler", reason="py-rattler is not installed")
 PYTHON = f"python={channel.SHORT}"
 
 
-@pytest.fixture(scope="session")
-def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A channel with this machine's Python in it."""
-    return channel.make(tmp_path_factory.mktemp("conda") / "channel #1", tmp_path_factory.mktemp("scratch"))
-
-
 @dataclasses.dataclass(frozen=True)
 class Place:
     """Where a test has its `environment.yml`, and its target."""
@@ -59,9 +53,9 @@ class Place:
 
 
 @pytest.fixture
-def place(special: Path, packages: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+def place(special: Path, conda_channel: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     monkeypatch.setenv("RATTLER_CACHE_DIR", str(special / "cache"))
-    return Place(special, packages)
+    return Place(special, conda_channel)
 
 
 def run(*argv: str | Path) -> str:
@@ -71,14 +65,14 @@ def run(*argv: str | Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def made(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Place, Generation]]:
+def made(conda_channel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Place, Generation]]:
     top = tmp_path_factory.mktemp("made") / "it's #1 ü"
     (top / "wheels").mkdir(parents=True)
     wheel(top / "wheels", "tiny", requires=("dep",), script="say-tiny")
     wheel(top / "wheels", "dep")
     (top / "requirements-pip.txt").write_text("--no-index\n--find-links wheels\nextra==1.0\n")
     wheel(top / "wheels", "extra", requires=("not-there",))
-    place = Place(top, packages)
+    place = Place(top, conda_channel)
     before = os.environ.copy()
     os.environ["RATTLER_CACHE_DIR"] = str(top / "cache")
     source = place.write(PYTHON, "condaling", "pip:\n    - --no-index\n    - --find-links ./wheels\n    - tiny")
@@ -239,3 +233,30 @@ def test_channels_are_what_conda_calls_so(special: Path) -> None:
         "https://repo.anaconda.com/pkgs/r",
         (special / "mine").resolve().as_uri(),
     )
+
+
+# Packed by conda-pack (row 97) ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("around", [False, True], ids=["no directory around it", "one directory around it"])
+def test_what_conda_pack_packed_is_a_source(place: Place, around: bool) -> None:
+    installed, packed = place.top / "installed", place.top / "packed"
+    wish = environment_yml.read(place.write(PYTHON, "condaling"))
+    conda._install(wish, place.top / "environment.yml", installed)
+    pack = [sys.executable, "-m", "conda_pack.cli", "--quiet", "-p", installed, "-o", packed, "--format", "tar.gz"]
+    subprocess.run([*pack, *(["--arcroot", "my env"] if around else [])], check=True, capture_output=True)
+    shutil.rmtree(installed)
+    made = place.ensure(packed)
+    assert run(made.path / "bin" / "say-conda") == f"1.0 {made.path}"
+    assert run(made.python, "-c", "import sys; print(sys.base_prefix)") == str(made.path / "py")
+    assert not list(made.path.rglob("conda-unpack"))
+    old = os.fsencode(installed)
+    named = [path for path in made.path.rglob("*") if path.is_file() and old in path.read_bytes()]
+    assert [path for path in named if path.suffix != ".json"] == []
+
+
+def test_a_conda_environment_that_was_packed_otherwise_is_refused(place: Place) -> None:
+    wish = environment_yml.read(place.write(PYTHON))
+    conda._install(wish, place.top / "environment.yml", place.top / "installed")
+    subprocess.run(["tar", "cf", place.top / "packed", "-C", place.top, "installed"], check=True)
+    assert "conda-pack did not pack" in str(place.refused(place.top / "packed"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import re
@@ -11,7 +12,7 @@ from pathlib import Path
 from pytest_multihost_env import files
 from pytest_multihost_env.errors import NotReady
 from pytest_multihost_env.protocols import Work
-from pytest_multihost_env.provision import mishaps, shells
+from pytest_multihost_env.provision import ask, mishaps, prefix, shells
 from pytest_multihost_env.provision.archive import stream, tar, unpack
 from pytest_multihost_env.provision.archive.stream import Stream, Unreadable
 from pytest_multihost_env.provision.archive.unpack import Parts
@@ -21,7 +22,8 @@ from pytest_multihost_env.provision.trust import trusted_path
 _ENDS = 64 << 10
 _INTERPRETER = re.compile(r"bin/python[\d.]*")
 _ABROAD = re.compile(r"/(?:[^/]+/)*(?:python|pypy)[\w.]*")
-_REMEDY = "pack the environment again: tar czf env.tar.gz -C PARENT ENV"
+_REMEDY = "pack the environment again: `tar czf env.tar.gz -C PARENT ENV`, or conda-pack for one of conda's"
+_LIMIT = 600.0  # seconds for conda-unpack
 
 
 class ArchiveBuilder:
@@ -81,46 +83,80 @@ class ArchiveBuilder:
             work.progress.end()
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Kind:
+    """What an archive holds: where in it, and whether conda-pack packed it (else it is a virtual environment)."""
+
+    top: Parts
+    conda: bool
+
+
 def _build(source: Path, destination: Path, work: Work) -> None:
     destination.mkdir(mode=0o755)
     inner = destination / f".unpacked-{secrets.token_hex(8)}"
-    inner.mkdir(mode=0o700)
+    inner.mkdir(mode=0o755)
     unpacker = unpack.Unpacker(inner)
     try:
         with Stream(source) as content:
             links = unpacker.files(tar.Archive(content), work.progress.advance).links
-        top = _top(inner)
-        links = _settled(links, top, inner)
-        unpacker.make_links(links)
+        found = _kind(inner)
+        unpacker.make_links(_settled(links, found, inner))
     finally:
         unpacker.close()
-    for path in inner.joinpath(*top).iterdir():
-        path.rename(destination / path.name)
+    top = inner.joinpath(*found.top)
+    if found.conda:
+        top.rename(destination / "py")
+    else:
+        for path in top.iterdir():
+            path.rename(destination / path.name)
     files.remove_tree(inner)
+    if found.conda:
+        _join(destination, source)
     refusal = VenvBuilder().refuses(destination)
     if refusal is not None:
         raise NotReady(f"what was unpacked cannot be used: {refusal}", where=str(source), hint=_REMEDY)
 
 
-def _top(inner: Path) -> Parts:
-    """Return where in the archive the environment lies: at its top, or in the one directory there."""
-    if (inner / "pyvenv.cfg").is_file():
-        return ()
+def _join(env: Path, source: Path) -> None:
+    """Have conda-pack's own program write the new paths into `env/py`, and make `env` an environment of its Python."""
+    programs = [env / "py" / "bin" / name for name in ("conda-unpack", "conda_unpack_progress.py")]
+    done = ask.run([str(env / "py" / "bin" / "python"), "-s", "-B", str(programs[0])], timeout=_LIMIT)
+    if not done:
+        raise NotReady(
+            "conda-unpack failed",
+            where=str(source),
+            hint=_REMEDY,
+            details={"it wrote": "\n".join(done.stderr.strip().splitlines()[-10:])},
+        )
+    for program in programs:
+        files.delete_file(program)
+    prefix.make(env)
+
+
+def _kind(inner: Path) -> _Kind:
+    """Return what lies at the top of what was unpacked, or in the one directory there."""
     names = os.listdir(inner)  # noqa: PTH208
-    if len(names) == 1 and (inner / names[0] / "pyvenv.cfg").is_file():
-        return (names[0],)
+    for top in ((), (names[0],)) if len(names) == 1 else ((),):
+        place = inner.joinpath(*top)
+        if (place / "pyvenv.cfg").is_file():
+            return _Kind(top, conda=False)
+        if (place / "conda-meta").is_dir():
+            if not (place / "bin" / "conda-unpack").is_file():
+                raise Unreadable("holds a conda environment that conda-pack did not pack, with paths of another place")
+            return _Kind(top, conda=True)
     raise Unreadable("holds no virtual environment: no pyvenv.cfg lies at its top, nor in the one directory there")
 
 
-def _settled(links: dict[Parts, str], top: Parts, inner: Path) -> dict[Parts, str]:
+def _settled(links: dict[Parts, str], found: _Kind, inner: Path) -> dict[Parts, str]:
     """Return `links` with those that led into the environment under its old name leading there now.
 
-    The links of the interpreter may lead to one outside: that is where an environment has it, until it is bundled.
+    The links of a virtual environment's interpreter may lead to one outside: that is where an environment has it, until it is bundled.
 
     Raises:
         Unreadable: Another one leads out.
         NotReady: It leads to a program that others can change.
     """
+    top = found.top
     old = _made_as(inner.joinpath(*top))
     settled = dict(links)
     for parts, goal in links.items():
@@ -131,7 +167,11 @@ def _settled(links: dict[Parts, str], top: Parts, inner: Path) -> dict[Parts, st
     for parts, goal in list(abroad.items()):
         name = "/".join(parts[len(top) :])
         first = settled[parts]
-        if _INTERPRETER.fullmatch(name) and (first in _names(abroad, parts) or _ABROAD.fullmatch(first)):
+        if (
+            not found.conda
+            and _INTERPRETER.fullmatch(name)
+            and (first in _names(abroad, parts) or _ABROAD.fullmatch(first))
+        ):
             if first.startswith("/") and Path(first).exists():
                 trusted_path(Path(first))
             continue
