@@ -90,7 +90,8 @@ class Probe:
             return Threads(self._setup._replace(portion=_PORTION), self._skip, _SEATS)
         processes = min(_PROCESSES, len(os.sched_getaffinity(0)))
         if self._skip is None and processes > 1 and sys.executable:
-            return Processes(self._setup, processes)
+            with contextlib.suppress(OSError):  # a limit on processes, mostly: one is enough
+                return Processes(self._setup, processes)
         return self._alone
 
     def end(self) -> None:

@@ -61,15 +61,18 @@ class Meter:
 
     def told(self) -> str:
         """Return how much is done, "12,000 of 41,229 files, 0.4 of 1.4 GB"; "" when nothing is counted."""
-        if not self.files and not self.size:
-            return ""
-        unit, scale = ("GB", 1e9) if max(self.size, self.all_size or 0) >= 1e9 else ("MB", 1e6)
-        places = 1 if unit == "GB" else 0
-        files = f"{self.files:,}" + (f" of {max(self.files, self.all_files):,}" if self.all_files else "")
-        size = f"{self.size / scale:,.{places}f}"
-        if self.all_size:
-            size += f" of {max(self.size, self.all_size) / scale:,.{places}f}"
-        return f"{files} files, {size} {unit}"
+        parts = []
+        if self.files:
+            parts.append(f"{self.files:,}" + _of(self.files, self.all_files, 1, 0) + " files")
+        if self.size:
+            whole = max(self.size, self.all_size or 0)
+            unit, scale, places = ("GB", 1e9, 1) if whole >= 1e9 else ("MB", 1e6, 0) if whole >= 1e6 else ("kB", 1e3, 0)
+            parts.append(f"{self.size / scale:,.{places}f}" + _of(self.size, self.all_size, scale, places) + f" {unit}")
+        return ", ".join(parts)
+
+
+def _of(done: int, whole: int | None, scale: float, places: int) -> str:
+    return f" of {max(done, whole) / scale:,.{places}f}" if whole else ""
 
 
 class Display(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib.util
 import os
@@ -12,9 +13,11 @@ import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
+from pytest_multihost_env import process
 from pytest_multihost_env.errors import NotReady
 from pytest_multihost_env.model import ReadFile
 from pytest_multihost_env.protocols import Silent, Work
@@ -351,6 +354,23 @@ def test_a_local_disk_gets_processes_when_there_is_much_to_copy(
     copy_tree(source, special / "copy")
     several = count > 1000 and len(os.sched_getaffinity(0)) > 1
     assert used == ({"Alone", "Processes"} if several else {"Alone"})
+    assert described(special / "copy") == described(source)
+
+
+def test_who_may_start_no_process_copies_alone(source: Path, special: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit that the test sets; root has none that could be reached."""
+    for number in range(1200):
+        (source / "bin" / f"file {number}").touch()
+    asked: list[int] = []
+
+    def start(*_arguments: object, **_more: object) -> NoReturn:
+        asked.append(1)
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(process, "start", start)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0, 1})
+    copy_tree(source, special / "copy")
+    assert asked == [1]
     assert described(special / "copy") == described(source)
 
 

@@ -88,6 +88,23 @@ def test_files_and_bytes_count_alike(done: tuple[int, int], share: float) -> Non
     assert meter.share == share
 
 
+@pytest.mark.parametrize(
+    ("whole", "done", "told"),
+    [
+        ((None, None), (0, 0), ""),
+        ((198, None), (99, 0), "99 of 198 files"),
+        ((None, None), (0, 2_000), "2 kB"),
+        ((41_229, 1_400_000_000), (12_000, 400_000_000), "12,000 of 41,229 files, 0.4 of 1.4 GB"),
+        ((10, 5_000_000), (11, 6_000_000), "11 of 11 files, 6 of 6 MB"),
+    ],
+)
+def test_only_what_counts_is_told(whole: tuple[int | None, int | None], done: tuple[int, int], told: str) -> None:
+    meter = Meter()
+    meter.begin("copying", *whole)
+    meter.advance(*done)
+    assert meter.told() == told
+
+
 def test_an_error_goes_through_and_nobody_keeps_watching() -> None:
     with pytest.raises(ZeroDivisionError), shown("making b from a", print):
         raise ZeroDivisionError
