@@ -17,10 +17,12 @@ from pathlib import Path
 from unittest import mock
 
 from tests.integration import tiny
-from tests.storm import oracle
+from tests.storm import oracle, reader
 
 
 def main(argv: Sequence[str]) -> int:
+    if "--role" in argv:
+        return reader.main(argv)
     unchecked = "--unchecked" in argv
     arguments = [text for text in argv if text != "--unchecked"]
     with mock.patch.object(sys, "argv", ["tiny", *arguments]), contextlib.redirect_stdout(io.StringIO()) as out:
