@@ -98,7 +98,7 @@ class _Collector:
         for rank, slot in enumerate(ready):
             environment = self._environment(slot, rank)
             yield environment
-            if environment.kept:
+            if environment.kept and environment.path != slot.attempts:  # which of them stands is known
                 yield from self._remains(slot, environment.path.name)
         for slot in slots:
             if slot in doomed:
@@ -113,7 +113,8 @@ class _Collector:
         reasons = [*self._held(slot), *self._wanted(slot, rank)]
         path = _winner(slot)
         if reasons:
-            return Item(ENVIRONMENT, path, kept=True, why="; ".join(reasons))
+            unknown = ["its READY cannot be read, so nothing in it is touched"] if path == slot.attempts else []
+            return Item(ENVIRONMENT, path, kept=True, why="; ".join([*reasons, *unknown]))
         return self._remove(slot, Item(ENVIRONMENT, path, kept=False, why=f"older than the newest {self.wish.keep}"))
 
     def _wanted(self, slot: Slot, rank: int) -> Iterator[str]:

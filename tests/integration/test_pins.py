@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import json
 import os
 import subprocess
@@ -485,6 +486,33 @@ def test_a_dead_builders_remains_go_and_a_living_ones_stay(source: Path, target:
     gc(target)
     assert not silent.exists()
     assert len(list(slot.attempts.glob("*.json"))) == 2
+
+
+@pytest.mark.parametrize("how", ["of another version", "unreadable for a moment"])
+def test_gc_touches_nothing_beside_a_record_that_it_cannot_read(
+    source: Path, target: Path, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = ensure(source, target)
+    slot = publish.slot_of(made.path)
+    record = slot.attempts / f"{made.path.name}.json"
+    ended = json.loads(record.read_bytes()) | {"builder": dataclasses.asdict(gone())}
+    files.replace_file(record, json.dumps(ended).encode())
+    if how == "of another version":
+        files.replace_file(slot.path / READY, b"{}")
+    else:
+        read = files.read_record
+
+        def fails(path: Path) -> files.Record:
+            if path.name == READY:
+                raise OSError(errno.EIO, "Input/output error", str(path))
+            return read(path)
+
+        monkeypatch.setattr(files, "read_record", fails)
+    items = gc(target)
+    assert [item.kept for item in items.values()] == [True]
+    assert "cannot be read" in items[str(slot.attempts)].why
+    assert made.path.is_dir()
+    assert record.is_file()
 
 
 def test_a_slot_that_nobody_finishes_is_doomed_and_its_failures_go(source: Path, target: Path) -> None:
