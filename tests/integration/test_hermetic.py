@@ -17,7 +17,7 @@ from pytest_multihost_env.protocols import Work
 from pytest_multihost_env.provision import ask, bytecode, elf, pyvenv
 from pytest_multihost_env.provision.builders import VenvBuilder
 from pytest_multihost_env.provision.bundle import Bundle, bundle_interpreter
-from pytest_multihost_env.provision.hermetic import Proof, prove
+from pytest_multihost_env.provision.hermetic import prove
 from pytest_multihost_env.provision.overlay import add_missing
 from pytest_multihost_env.provision.relocate import relocate
 
@@ -180,14 +180,16 @@ class TestTree:
         assert again == Bundle(version=made.bundle.version, base=env / "py")
         assert prove(env, modules=["psutil", "mine"]).base_prefix == env / "py"
 
-    @pytest.mark.parametrize("name", ["x" * 200, 'dou"ble $HOME `id` ü'])
+    @pytest.mark.parametrize("name", ["a space", "ümläut", "x" * 200, 'dou"ble $HOME `id`'])
     def test_any_place_will_do(self, made: Made, tmp_path: Path, name: str) -> None:
         target = tmp_path / name / "env"
         target.parent.mkdir()
         VenvBuilder().build(made.env, target, Work())
         bundle_interpreter(target)
         relocate(target, made.env)
-        assert isinstance(prove(target), Proof)
+        proof = prove(target, modules=["psutil", "mine"], original=made.env)  # R1: with the place it came from hidden
+        assert (proof.prefix, proof.base_prefix) == (target, target / "py")
+        assert proof.hidden == (made.env,) or proof.in_sight
         assert run(target / "bin" / "mine") == "mine True\n"
         assert run(target / "bin" / "pytest", "--version").startswith("pytest ")
 
