@@ -5,7 +5,7 @@
 * Threads where each call waits for a server: the waiting is done at the same time.
 
 The processes are new programs and not forks: the caller has threads (the lease's heart beats in one), and what a fork
-of such a process may do is next to nothing (fork(2)).  Starting one takes 15 ms, forking a pytest 5.
+of such a process may do is next to nothing (fork(2)).  Starting one takes 20 ms of a processor, forking a pytest 7.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ def _command(algorithm: str) -> list[str]:
         import blake3
 
         modules.append(str(Path(blake3.__file__).parent.parent))
-    return [sys.executable, "-I", "-S", "-c", _PROGRAM, str(_HOME.parent), str(os.getpid()), *modules]
+    return [sys.executable, "-I", "-S", "-B", "-c", _PROGRAM, str(_HOME.parent), str(os.getpid()), *modules]
 
 
 def _open(stream: IO[bytes] | None) -> IO[bytes]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import importlib.util
+import io
 import os
 import py_compile
 import shutil
@@ -25,6 +26,7 @@ from pytest_multihost_env.provision import digests, storage
 from pytest_multihost_env.provision.copy import Copied, Hire, copy_tree
 from pytest_multihost_env.provision.copying.content import Content
 from pytest_multihost_env.provision.copying.entries import Entries
+from pytest_multihost_env.provision.copying.worker import serve
 from pytest_multihost_env.provision.crew import Alone, Processes, Threads
 
 CREWS: dict[str, Hire] = {
@@ -334,7 +336,7 @@ def test_a_directory_that_its_owner_may_not_enter_gets_its_mode_last(special: Pa
 def test_a_report_that_does_not_add_up_is_no_success(special: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (special / "source").mkdir()
     (special / "source" / "file").touch()
-    monkeypatch.setattr(Entries, "_files", lambda self, directory, names, report: None)
+    monkeypatch.setattr(Entries, "_files", lambda self, directory, names, here, report: None)
     with pytest.raises(RuntimeError, match="some were not copied"):
         copy_tree(special / "source", special / "copy")
     assert not (special / "copy").exists()
@@ -372,6 +374,12 @@ def test_who_may_start_no_process_copies_alone(source: Path, special: Path, monk
     copy_tree(source, special / "copy")
     assert asked == [1]
     assert described(special / "copy") == described(source)
+
+
+def test_a_worker_whose_caller_never_says_what_to_copy_ends_quietly() -> None:
+    answers = io.BytesIO()
+    serve(io.BytesIO(), answers)
+    assert answers.getvalue() == b""
 
 
 def test_an_empty_tree_copies_to_an_empty_tree(special: Path) -> None:

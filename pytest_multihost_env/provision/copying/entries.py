@@ -10,7 +10,7 @@ from .content import Content, Shrunk
 from .jobs import Job, Report, Setup, Trouble
 
 _LIST = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # should a FIFO stand there now: do not wait in it
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _KINDS = {
     stat.S_IFIFO: "a FIFO",
@@ -51,8 +51,7 @@ class Entries:
             for name in job.directories:
                 self._directory(name, report)
             for directory, names in job.files:
-                report.names += len(names)
-                self._files(directory, names, report)
+                self._portion(directory, names, report)
             for name, access, change in job.times:
                 os.utime(self._to(name), ns=(access, change))
         except Refused as error:
@@ -80,14 +79,14 @@ class Entries:
                 os.chmod(self._to(name), mode | 0o700)  # noqa: PTH101
             report.made.append((name, mode, status.st_atime_ns, status.st_mtime_ns))
             files, links = self._listed(name, reader, report)
+            for link in links:
+                self._link(f"{name}/{link}" if name else link, report)
+            portion = self._setup.portion
+            for start in range(portion, len(files), portion):
+                report.rest.append((name, files[start : start + portion]))
+            self._files(name, files[:portion], reader, report)
         finally:
             os.close(reader)
-        for link in links:
-            self._link(f"{name}/{link}" if name else link, report)
-        portion = self._setup.portion
-        for start in range(portion, len(files), portion):
-            report.rest.append((name, files[start : start + portion]))
-        self._files(name, files[:portion], report)
 
     def _listed(self, directory: str, reader: int, report: Report) -> tuple[list[str], list[str]]:
         """Return the names of the files and of the symlinks; the kernel tells their kinds with the listing."""
@@ -114,22 +113,26 @@ class Entries:
         path = self._from(name)
         return Refused(f"{path} is {kind}, which cannot be part of an environment", path, "remove it from the source")
 
-    def _files(self, directory: str, names: list[str], report: Report) -> None:
+    def _portion(self, directory: str, names: list[str], report: Report) -> None:
+        report.names += len(names)
+        reader = os.open(self._from(directory), _LIST)
+        try:
+            self._files(directory, names, reader, report)
+        finally:
+            os.close(reader)
+
+    def _files(self, directory: str, names: list[str], here: int, report: Report) -> None:
         """Copy files by their names in two open directories: the kernel then looks up one name, not a whole path."""
         if not names:
             return
-        here = os.open(self._from(directory), _LIST)
+        there = os.open(self._to(directory), _LIST)
         try:
-            there = os.open(self._to(directory), _LIST)
-            try:
-                for name in names:
-                    if self._stopped():
-                        return
-                    self._file(f"{directory}/{name}" if directory else name, name, (here, there), report)
-            finally:
-                os.close(there)
+            for name in names:
+                if self._stopped():
+                    return
+                self._file(f"{directory}/{name}" if directory else name, name, (here, there), report)
         finally:
-            os.close(here)
+            os.close(there)
 
     def _file(self, path: str, name: str, folders: tuple[int, int], report: Report) -> None:
         """Copy one file; four calls that a server answers: open, make, times, and its mode where the umask is in the way."""

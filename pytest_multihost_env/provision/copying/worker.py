@@ -28,7 +28,10 @@ def main() -> None:
 
 def serve(lines: BinaryIO, answers: BinaryIO) -> None:
     """Answer every line of `lines`; the first says what holds for all of them."""
-    entries = Entries(Setup(*json.loads(lines.readline())))
+    first = lines.readline()
+    if not first:
+        return
+    entries = Entries(Setup(*json.loads(first)))
     for line in lines:
         answers.write(entries.do(Job(*json.loads(line))).line())
         answers.flush()
