@@ -56,7 +56,17 @@ def once(source: Path, target: Path) -> None:
 
 def _stages() -> Iterator[tuple[str, Any, str]]:
     """Yield the name of each stage and the function that is it; none of them calls another."""
-    from pytest_multihost_env.provision import bundle, hermetic, manifest, overlay, publish, relocate, target
+    from pytest_multihost_env.provision import (
+        bundle,
+        bytecode,
+        hermetic,
+        manifest,
+        overlay,
+        publish,
+        relocate,
+        sharing,
+        target,
+    )
     from pytest_multihost_env.provision.builders import VenvBuilder
 
     yield "key: fingerprint of the source, twice", VenvBuilder, "fingerprint"
@@ -66,8 +76,9 @@ def _stages() -> Iterator[tuple[str, Any, str]]:
     yield "bundle", bundle, "bundle_interpreter"
     yield "relocate", relocate, "relocate"
     yield "overlay", overlay, "add_missing"
+    yield "bytecode", bytecode, "complete"
     yield "prove", hermetic, "prove"
-    yield "seal", publish, "seal"
+    yield "seal", sharing.Sharing, "seal"
     yield "manifest", manifest, "render"
     yield "publish", publish.Slot, "publish"
     yield "point", publish, "point"
