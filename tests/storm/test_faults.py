@@ -61,7 +61,7 @@ def test_a_lost_reply_neither_loses_nor_doubles(
 
 
 def test_a_lost_reply_where_the_client_remembers_that_there_was_nothing(stale_mounts: Mounts, source: Path) -> None:
-    storage = stale_mounts("n1", cache=3.0)
+    storage = stale_mounts("n1", cache=2.0)
     for operation in ("link", "rename"):
         with storage.faults("n1", lose={operation: 1.0}):
             assert not alone.whole(source, storage.mounts["n1"] / operation / "python_env").reused
@@ -80,10 +80,9 @@ def test_without_hard_links_a_symlink_publishes(stale_mounts: Mounts, source: Pa
 
 def test_without_any_link_it_is_refused(stale_mounts: Mounts, source: Path) -> None:
     storage = stale_mounts("n1")
-    with storage.faults(refuse={"link": "EPERM", "symlink": "EPERM"}):
-        with pytest.raises(NotReady) as caught:
-            alone.ensure(source, storage.mounts["n1"] / "python_env")
-        assert "Operation not permitted" in str(caught.value)
+    target = storage.mounts["n1"] / "python_env"
+    with storage.faults(refuse={"link": "EPERM", "symlink": "EPERM"}), pytest.raises(NotReady, match="EPERM"):
+        alone.ensure(source, target)
     assert not list(storage.backing.rglob("READY"))
     assert not alone.whole(source, storage.mounts["n1"] / "python_env").reused
 

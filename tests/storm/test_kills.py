@@ -41,7 +41,7 @@ def judged(rounds: Iterable[History], weather: Weather, figure: Figure) -> list[
 def test_kills_at_random_moments(fields: Callable[..., Field], figure: Figure) -> None:
     weather = Weather(ttl=1.0)
     with fields() as field:
-        rounds = judged(blows.storm(field, SEED, scaled(20, 200), weather), weather, figure)
+        rounds = judged(blows.storm(field, SEED, scaled(14, 200), weather), weather, figure)
     assert sum(history.begun for history in rounds) > len(rounds), "no builder was struck: this was no storm"
 
 
@@ -59,7 +59,7 @@ def test_the_same_where_caches_are_stale_and_locks_are_local(
 def test_builders_that_were_stopped_and_go_on(fields: Callable[..., Field], figure: Figure) -> None:
     weather = Weather(ttl=0.6, provisioners=4, blows=1, stops=1.0)
     with fields() as field:
-        rounds = judged(blows.storm(field, SEED, scaled(4, 50), weather), weather, figure)
+        rounds = judged(blows.storm(field, SEED, scaled(3, 50), weather), weather, figure)
     assert any(history.begun > 1 for history in rounds), "nobody took over from a stopped builder"
 
 
