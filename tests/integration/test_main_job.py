@@ -139,7 +139,7 @@ def test_one_command_on_three_hosts(
         assert f"launcher {mpi}" in first.text
         again = three.pytest(HOSTS, "-k", "test_ordinary")
         assert again.code == 0, again
-        assert "(reused," in again.text
+        assert "(reused, checked by stat walk, " in again.text
         assert [path for path in three.directory.glob(".python_env.d/v1/*/att/*") if path.is_dir()] == [
             (three.directory / "python_env").resolve()
         ]
