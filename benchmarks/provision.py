@@ -64,13 +64,16 @@ def _stages() -> Iterator[tuple[str, Any, str]]:
         overlay,
         publish,
         relocate,
+        remembered,
         sharing,
+        standing,
         target,
     )
     from pytest_multihost_env.provision.builders import VenvBuilder
 
     yield "key: fingerprint of the source, twice", VenvBuilder, "fingerprint"
-    yield "key: identity of the overlay, once or twice", overlay, "identity"
+    yield "key: identity of the overlay, once or twice", remembered, "identity"
+    yield "look at what stands", standing, "check"
     yield "space", target, "require_space"
     yield "copy", VenvBuilder, "build"
     yield "bundle", bundle, "bundle_interpreter"

@@ -111,13 +111,20 @@ class _Look:
                     yield from self._by_stat(f"{site}/{name}")
 
     def _directories(self) -> Problems:
-        for block in walk.walk(self._root, walk.with_names):
-            yield from self._owned(Path(self._root, block.path)) if not block.uids <= self._owners else ()
-            known = self._known.get(block.path)
-            if known is not None and known.mtime_ns == block.mtime_ns:
-                yield from self._by_name(block)
-            else:  # something came or went, perhaps bytecode: here, and only here, each file counts
-                yield from self._by_stat(block.path)
+        """Look at each directory by one lstat(2): a name that comes or goes changes its time."""
+        for path, known in self._known.items():
+            try:
+                status = os.lstat(f"{self._root}/{path}")
+            except (FileNotFoundError, NotADirectoryError):
+                yield f"{walk.escaped(path)} is gone"
+                continue
+            self.entries += 1
+            if status.st_uid not in self._owners:
+                yield from self._owned(Path(self._root, path))
+            if not stat.S_ISDIR(status.st_mode):
+                yield f"{walk.escaped(path)} (type)"
+            elif status.st_mtime_ns != known.mtime_ns:  # perhaps bytecode came: here, and only here, each file counts
+                yield from self._by_stat(path)
 
     def _by_name(self, block: Block) -> Problems:
         known = set(_rows(self._known[block.path].visible, slash=True)) if block.path in self._known else set()
