@@ -117,6 +117,22 @@ def _read_record(path: Path, limit: int) -> Record:
         return Record(file.read(limit), status.st_uid)
 
 
+def server_time(directory: Path) -> float | None:
+    """Return what the clock shows that stamps the files in `directory`; None when nothing can be written there.
+
+    It is the one to compare their times with: the clocks of two hosts differ, and a new file's time comes from where the
+    old one's came from.  Where each host stamps its own files (Lustre) it is this host's, and off by as much as that is.
+    """
+    probe = directory / f".now.{secrets.token_hex(8)}"
+    try:
+        write_new(probe, b"", durable=False)
+        return probe.lstat().st_mtime
+    except OSError:
+        return None
+    finally:
+        delete_file(probe)
+
+
 # -- writing -----------------------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import secrets
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -108,17 +107,12 @@ def recent(slot: Path, listing: frozenset[str]) -> NotReady | None:
 def _age(path: Path) -> float | None:
     """Return how many seconds ago `path` was made, by the clock of whoever keeps the files; None when nobody knows.
 
-    The clocks of two hosts are not compared: a new file's time comes from where the old one's came from.  Where each
-    host sets the times itself (Lustre), a clock that is off makes the answer wrong by as much, and the build is
+    Where each host stamps its own files, a clock that is off makes the answer wrong by as much, and the build is
     repeated too early or a little late.
     """
-    probe = path.with_name(f".now-{secrets.token_hex(8)}")
     try:
         made = path.stat().st_mtime
-        files.write_new(probe, b"")
-        try:
-            return probe.stat().st_mtime - made
-        finally:
-            files.delete_file(probe)
     except OSError:
         return None
+    now = files.server_time(path.parent)
+    return None if now is None else now - made

@@ -88,7 +88,7 @@ class _Collector:
     def __init__(self, place: Place, wish: Wish) -> None:
         self.place = place
         self.wish = wish
-        self.now = pins.server_time(place.store)
+        self.now = files.server_time(place.store)
 
     def items(self) -> Iterator[Item]:
         slots = [slot for slot in publish.slots(self.place) if _is_directory(slot.path)]

@@ -33,7 +33,8 @@ Nobody ever uses what is being deleted:
 A pin lives while its process does.  On the process's own host that is seen.  From any other host a pin counts as dead
 when its file is older than `SILENT` (`MUTE` for a process that cannot beat: a shell), both times stamped by the server
 of the files: the pin's by its last beat, "now" by a file that was just written beside it.  Times are long: a job may be
-suspended for hours, and the price of a pin too many is disk space.
+suspended for hours, and the price of a pin too many is disk space.  (Where each host stamps its own files, as on Lustre,
+the age is off by as much as two clocks differ, which is little against a day.)
 """
 
 from __future__ import annotations
@@ -171,7 +172,7 @@ def found(slot: Slot, now: float | None) -> list[Found]:
 
     Args:
         slot: Where to look.
-        now: What the file server's clock shows (`server_time`); None: then pins of other hosts count.
+        now: What the file server's clock shows (`files.server_time`); None: then pins of other hosts count.
 
     Raises:
         OSError: The slot cannot be listed.
@@ -205,18 +206,6 @@ def _look(path: Path, now: float | None) -> Found | None:
 def living(pins: Iterable[Found]) -> list[Found]:
     """Return the pins that count."""
     return [pin for pin in pins if pin.lives]
-
-
-def server_time(directory: Path) -> float | None:
-    """Return what the clock of the file server of `directory` shows; None when nothing can be written there."""
-    probe = directory / f".now.{secrets.token_hex(8)}"
-    try:
-        files.write_new(probe, b"now\n")
-        return probe.lstat().st_mtime
-    except OSError:
-        return None
-    finally:
-        files.delete_file(probe)
 
 
 def _span(seconds: float) -> str:

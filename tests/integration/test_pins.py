@@ -53,7 +53,7 @@ def ensure(source: Path, target: Path, *, user: actor.Actor | None = None, **mor
 
 
 def held(made: Generation) -> list[pins.Found]:
-    return pins.found(publish.slot_of(made.path), pins.server_time(made.path.parent))
+    return pins.found(publish.slot_of(made.path), files.server_time(made.path.parent))
 
 
 def gone() -> actor.Actor:
