@@ -136,6 +136,7 @@ def _contend(job: Job) -> Generation:
     """Build, or wait for the one who does, until something stands."""
     job.slot.make(job.request.sharing)
     trusted_path(job.slot.lease, job.request.trust)
+    job = dataclasses.replace(job, slot=dataclasses.replace(job.slot, made=True))
     chair = Chair(job.slot.path, job.notify)
     lease = Lease(job.slot.lease, ttl=job.request.ttl, beat=job.request.beat)
     with _terminable():

@@ -58,10 +58,17 @@ class Ready:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Slot:
-    """Where the builders of one environment meet."""
+    """Where the builders of one environment meet.
+
+    Attributes:
+        place: Source and target.
+        name: Of its directory.
+        made: Its directories are known to be there; a call that waits need not look for them from above each time.
+    """
 
     place: Place
     name: str
+    made: bool = False
 
     @property
     def path(self) -> Path:
@@ -109,6 +116,8 @@ class Slot:
 
     def names(self) -> frozenset[str]:
         """Return what is in the slot, which need not exist."""
+        if self.made:
+            return files.names(self.path)
         for directory in (self.place.home, self.place.store, self.path):
             if not directory.parent.is_dir() or not files.is_listed(directory):
                 return frozenset()

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
 
 from tests.storm import blows
 from tests.storm.blows import Weather
@@ -74,3 +79,24 @@ def test_all_start_at_once(fields: Callable[..., Field], figure: Figure) -> None
         (built,) = (member for member in history.members if not member.reused)
         waits = [member.ended - built.ended for member in history.members if member.ended and built.ended]
         figure(f"{callers} callers, 1 build; after it the others wait p95 {percentile(waits, 0.95):.2f} s")
+
+
+@pytest.mark.skipif(not FULL, reason="a figure that only a full storm takes")
+def test_what_waiting_costs(fields: Callable[..., Field], special: Path, figure: Figure) -> None:
+    seconds, gate = 12, special / "gate"
+    with fields() as field, field.round(SEED, 1) as here:
+        here.start("n1", "--gate", str(gate))
+        assert here.wait(lambda: here.noted("begin"))
+        waiter = here.start("n2")
+        time.sleep(5)  # by then it asks as seldom as it ever does
+        calls = ["strace", "-f", "-qq", "-o", str(special / "calls"), "-e", "trace=%file,getdents64,fsync"]
+        subprocess.run(["timeout", "-s", "INT", str(seconds), *calls, "-p", str(here.pids[waiter])])
+        gate.touch()
+        assert not faults(here.finish(), clean=True)
+    lines = (special / "calls").read_text(errors="replace").splitlines()
+    asked = sum("O_" in line and "python_env" in line for line in lines)
+    looks = sum('/lease"' in line and "O_DIRECTORY" in line for line in lines)
+    figure(
+        f"one waiter: {asked / seconds:.1f} directories and records opened a second, {looks / seconds:.1f} looks at the lease"
+    )
+    assert asked
