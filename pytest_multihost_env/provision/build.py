@@ -11,7 +11,7 @@ import pytest_multihost_env
 from pytest_multihost_env import files
 from pytest_multihost_env.errors import MultihostError, NotReady, Passing
 from pytest_multihost_env.model import Generation
-from pytest_multihost_env.protocols import Work
+from pytest_multihost_env.protocols import Progress, Work
 from pytest_multihost_env.provision import actor, failures, manifest, target
 from pytest_multihost_env.provision.actor import Actor
 from pytest_multihost_env.provision.adopt import adopt
@@ -35,6 +35,7 @@ def build(job: Job, lease: Lease) -> Generation:
     # Again: the wait for this turn may have been long, and others write to that file system too.
     amount = target.require_space(job.place, job.amount)
     me = actor.myself()
+    job = dataclasses.replace(job, progress=_Told(job.progress, lease))
     attempt = job.slot.begin(me, lease.number)
     try:
         with job.request.sharing.in_force():
@@ -67,6 +68,24 @@ def build(job: Job, lease: Lease) -> Generation:
         seconds=time.monotonic() - job.began,
         facts=header.facts,
     )
+
+
+class _Told:
+    """Progress that those who wait for the lease hear of too."""
+
+    def __init__(self, shown: Progress, lease: Lease) -> None:
+        self._shown, self._lease = shown, lease
+
+    def begin(self, stage: str, files: int | None = None, size: int | None = None) -> None:
+        self._lease.doing = stage
+        self._shown.begin(stage, files, size)
+
+    def advance(self, files: int, size: int) -> None:
+        self._shown.advance(files, size)
+
+    def end(self) -> None:
+        self._lease.doing = ""
+        self._shown.end()
 
 
 def _publish(job: Job, attempt: Path, digest: str, me: Actor) -> Ready:

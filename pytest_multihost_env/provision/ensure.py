@@ -66,7 +66,8 @@ def ensure(
             with contextlib.suppress(Doomed):  # a gc came first: start over, in another slot
                 if stands is None:
                     stands = _made(job)
-                pin = pins.hold(job.slot, user or actor.myself(), notify, beats=user is None or user.pid == os.getpid())
+                holder = user or actor.myself()
+                pin = pins.hold(job.slot, holder, notify, beats=holder.pid == os.getpid())
                 break
     except OSError as error:
         raise NotReady(
@@ -74,14 +75,12 @@ def ensure(
             where=str(error.filename or request.target),
             hint="see to the file system or the permissions there, and provision again",
         ) from error
-    try:
+    with contextlib.ExitStack() as release:
+        if pin is not None:
+            release.callback(pin.release)
         publish.point(job.place, stands.path)
-    except BaseException:
-        user = None
-        raise
-    finally:
-        if pin is not None and user is None:
-            pin.release()
+        if user is not None:
+            release.pop_all()
     return stands
 
 
@@ -92,8 +91,11 @@ def preview(
 
     Raises:
         UsageProblem: Source or target cannot be.
+        NotReady: Somebody else could change what would be made.
     """
     job, stands = _look(request, lambda _: None, recipe or builders, Silent())
+    if stands is None:
+        trusted_path(target.nearest(job.place.target.parent), request.trust)
     return stands if stands is not None else job.slot.attempts
 
 

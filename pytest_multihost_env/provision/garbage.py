@@ -115,7 +115,12 @@ class _Collector:
         if reasons:
             unknown = ["its READY cannot be read, so nothing in it is touched"] if path == slot.attempts else []
             return Item(ENVIRONMENT, path, kept=True, why="; ".join([*reasons, *unknown]))
-        return self._remove(slot, Item(ENVIRONMENT, path, kept=False, why=f"older than the newest {self.wish.keep}"))
+        return self._remove(slot, Item(ENVIRONMENT, path, kept=False, why=self._unwanted()))
+
+    def _unwanted(self) -> str:
+        if self.wish.keep == 0:
+            return "nobody uses it"
+        return "older than the newest" + (f" {self.wish.keep}" if self.wish.keep > 1 else "")
 
     def _wanted(self, slot: Slot, rank: int) -> Iterator[str]:
         if rank < self.wish.keep:

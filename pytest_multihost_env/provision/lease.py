@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import secrets
 import threading
 import time
@@ -28,7 +29,7 @@ class Sighting:
     Attributes:
         number: The newest claim; 0 when there is none.
         holder: Whose it is, when it could be read.
-        beat: What the holder's beat file said.
+        beat: What the holder's beat file said: something new each time, and what it is doing.
         free: It was given back, or there is none.
     """
 
@@ -36,6 +37,11 @@ class Sighting:
     holder: Actor | None
     beat: bytes | None
     free: bool
+
+    @property
+    def doing(self) -> str:
+        """What the holder was doing at its last beat, or ""."""
+        return re.sub(r"[^ -~]", "?", (self.beat or b"").partition(b" ")[2].decode("ascii", "replace")).strip()
 
 
 class Lease:
@@ -45,6 +51,12 @@ class Lease:
         directory: Shared by all contenders.
         ttl: Seconds without a beat after which the holder has lost it.
         beat: Seconds between two beats of the holder.
+
+    Attributes:
+        number: The claim that is ours; 0 while none is.
+        lost: Set when another has taken over.
+        taken_from: From whom it was taken, and why; "" when it was free.
+        doing: What the holder is doing, for those who wait.
     """
 
     def __init__(self, directory: Path, *, ttl: float, beat: float) -> None:
@@ -57,6 +69,7 @@ class Lease:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self.taken_from = ""
+        self.doing = ""
         self._seen: Sighting | None = None
         self._seen_at = 0.0
 
@@ -109,7 +122,7 @@ class Lease:
     def _claim(self, number: int) -> bool:
         beats = self.directory / f"h{self._token}"
         if beats.name not in files.names(self.directory):
-            files.write_new(beats, _nonce())
+            files.write_new(beats, self._sign())
         record = {"token": self._token, "holder": dataclasses.asdict(actor.myself())}
         standing = files.publish_once(self.directory / f"c{number:08d}", json.dumps(record).encode())
         if _token(standing) != self._token:
@@ -123,7 +136,7 @@ class Lease:
         last = time.monotonic()
         while not self._stop.wait(self._beat):
             try:
-                _overwrite(self.directory / f"h{self._token}", _nonce())
+                _overwrite(self.directory / f"h{self._token}", self._sign())
                 if any(_is_claim(name) and int(name[1:]) > self.number for name in files.names(self.directory)):
                     break
                 last = time.monotonic()
@@ -134,6 +147,10 @@ class Lease:
         else:
             return
         self.lost.set()
+
+    def _sign(self) -> bytes:
+        """Return what a beat says; always as many bytes, so that a reader never finds the end of an older one."""
+        return f"{secrets.token_hex(8)} {self.doing}".encode("ascii", "replace").ljust(64)[:64]
 
     def release(self) -> None:
         """Give the lease back, or give up contending for it; never fails."""
@@ -158,10 +175,6 @@ def _token(claim: bytes) -> str | None:
         return str(json.loads(claim)["token"])
     except (ValueError, KeyError, TypeError):
         return None
-
-
-def _nonce() -> bytes:
-    return secrets.token_hex(8).encode()
 
 
 def _overwrite(path: Path, data: bytes) -> None:

@@ -43,7 +43,7 @@ class Waiting:
         Raises:
             NotReady: The time is over; it names who did not finish.
         """
-        builder = self._builder()
+        builder, doing = self._builder()
         now = time.monotonic()
         if now >= self._deadline:
             raise NotReady(
@@ -52,14 +52,15 @@ class Waiting:
                 hint="see what that process does, end it if it hangs, or wait longer",
             )
         if now >= self._next_message:
-            self._notify(f"waiting for {self._target}: {builder} (last beat {self._lease.silence:.0f} s ago)")
+            self._notify(f"waiting for {self._target}: {builder} ({doing}last beat {self._lease.silence:.0f} s ago)")
             self._next_message = now + REPEAT
         time.sleep(min(self._delay * random.uniform(0.5, 1.0), self._deadline - now))  # noqa: S311 - spreads load
         self._delay = min(self._delay * 1.5, LONGEST)
 
-    def _builder(self) -> str:
+    def _builder(self) -> tuple[str, str]:
+        """Return who builds, and what that one is doing."""
         with contextlib.suppress(OSError):
             sighting = self._lease.look()
             if sighting.holder is not None:
-                return f"the build on {sighting.holder}"
-        return "another process of this host"
+                return f"the build on {sighting.holder}", f"{sighting.doing}; " if sighting.doing else ""
+        return "another process of this host", ""

@@ -68,6 +68,18 @@ def test_a_later_process_with_the_same_number_is_not_the_holder(special: Path) -
     lease.release()
 
 
+def test_a_holder_whom_proc_hides_is_not_taken_for_dead(special: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another user's process, where /proc is mounted with hidepid: kill(2) still knows it."""
+
+    def refuse(pid: int, number: int) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    holder = dataclasses.replace(actor.myself(), pid=2**22 - 1)
+    assert holder.is_gone()
+    monkeypatch.setattr(os, "kill", refuse)
+    assert not holder.is_gone()
+
+
 def test_a_living_holder_on_this_host_keeps_it(special: Path) -> None:
     _forge(special, actor.myself())
     assert not Lease(special, ttl=1e6, beat=5).try_claim()
@@ -126,6 +138,17 @@ def test_one_failed_beat_is_nothing(special: Path, monkeypatch: pytest.MonkeyPat
     assert _until(lambda: lease.look().beat != before)
     assert not lease.lost.is_set()
     lease.release()
+
+
+def test_those_who_wait_hear_what_the_holder_is_doing(special: Path) -> None:
+    """Row 14, and what is known beyond it."""
+    holder, waiter = Lease(special, ttl=30, beat=0.02), Lease(special, ttl=30, beat=5)
+    holder.doing = "copying\x1b[2J and much more than there is room for in a beat of this lease"
+    assert holder.try_claim()
+    assert waiter.look().doing == "copying?[2J and much more than there is room for"[:47]
+    holder.doing = "proving"
+    assert _until(lambda: waiter.look().doing == "proving")
+    holder.release()
 
 
 def test_a_holder_learns_that_it_was_replaced(special: Path, elsewhere: actor.Actor) -> None:
