@@ -36,6 +36,7 @@ from pytest_multihost_env.provision.walk import digest_of, escaped, joined, plai
 
 NAME = ".multihost-manifest"
 FORMAT = 2
+_HEADER = 1 << 20
 LIMIT = 1 << 28
 """Bytes of a manifest that are read: some two million files."""
 
@@ -46,7 +47,6 @@ _ANY_FORMAT = re.compile(rb'multihost-env manifest (\d{1,9})\n|\{.{0,4096}?"form
 _TYPES = {stat.S_IFREG: FILE, stat.S_IFDIR: DIRECTORY, stat.S_IFLNK: LINK}
 _MODES = {FILE: stat.S_IFREG, DIRECTORY: stat.S_IFDIR, LINK: stat.S_IFLNK | 0o777}
 _FIELDS = {FILE: 5, DIRECTORY: 3, LINK: 4}
-_TIME = re.compile(r"-?[0-9]{1,20}")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -104,8 +104,7 @@ class Entry(NamedTuple):
     content: str = ""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Listing:
+class Listing(NamedTuple):
     """One directory's block: its time, and a line for each thing in it, by name."""
 
     mtime_ns: int
@@ -142,6 +141,17 @@ def read(environment: Path) -> bytes:
         OSError: It cannot be read, is no plain file, or is too large to be one.
     """
     return files.read_record(environment / NAME, limit=LIMIT).data
+
+
+def read_header(environment: Path) -> Header:
+    """Return where the environment came from, by its manifest, a name that was listed; the rest of that is not read.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is not one, or of another format.
+    """
+    with (environment / NAME).open("rb") as file:
+        return parse_header(file.readline(len(_MAGIC) + 2) + file.readline(_HEADER))
 
 
 # -- writing -----------------------------------------------------------------------------------------------------
@@ -212,26 +222,51 @@ def _text(value: object) -> str:
     return value
 
 
-def listings(data: bytes) -> dict[str, Listing]:
-    """Return the block of each directory of a manifest by its path ("" is the environment), without parsing the lines.
+class Listings(Mapping[str, Listing]):
+    """The block of each directory of a manifest by its path ("" is the environment), read as far as is asked for.
+
+    Blocks go level by level, so that whoever asks for what is near the top reads little.
 
     Raises:
-        ValueError: It is not a manifest, or the end is missing.
+        ValueError: It is not a manifest, or the end is missing; also later, while it is read on.
     """
-    parse_header(data)
-    if not data.endswith(b"\n"):
-        raise ValueError("not a manifest: its end is missing")
-    found: dict[str, Listing] = {}
-    for block in data[:-1].decode("utf-8").split("\n\n")[1:]:
+
+    def __init__(self, data: bytes) -> None:
+        parse_header(data)
+        if not data.endswith(b"\n"):
+            raise ValueError("not a manifest: its end is missing")
+        self._data = data
+        self._next = data.find(b"\n\n")
+        self._found: dict[str, Listing] = {}
+
+    def __getitem__(self, path: str) -> Listing:
+        while path not in self._found:
+            if self._next < 0:
+                raise KeyError(path)
+            self._read()
+        return self._found[path]
+
+    def __iter__(self) -> Iterator[str]:
+        while self._next >= 0:
+            self._read()
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def _read(self) -> None:
+        start, self._next = self._next + 2, self._data.find(b"\n\n", self._next + 2)
+        block = self._data[start : self._next if self._next >= 0 else -1].decode("utf-8")
         first, _, text = block.partition("\n")
-        path, tab, time = first.partition("\t")
+        path, _, time = first.partition("\t")
         name = plain(path[1:])
-        if not (path.startswith("/") and tab and _TIME.fullmatch(time)) or name in found:
+        if path[:1] != "/" or name in self._found or not _is_time(time):
             raise ValueError(f"not a manifest: {first[:200]!r} begins no directory")
-        found[name] = Listing(int(time), text)
-    if "" not in found:
-        raise ValueError("not a manifest: it lists nothing")
-    return found
+        self._found[name] = Listing(int(time), text)
+
+
+def _is_time(text: str) -> bool:
+    return len(text) < 24 and text.removeprefix("-").isdecimal() and text.isascii()
 
 
 def parse(data: bytes) -> Manifest:
@@ -240,7 +275,7 @@ def parse(data: bytes) -> Manifest:
     Raises:
         ValueError: It is not one.
     """
-    blocks = listings(data)
+    blocks = Listings(data)
     entries = tuple(entry for path, listing in blocks.items() for entry in entries_of(path, listing, blocks))
     known = {"", *(entry.path for entry in entries if entry.type == DIRECTORY)}
     if blocks.keys() != known:

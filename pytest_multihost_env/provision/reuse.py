@@ -117,7 +117,7 @@ class Reuse:
 
 def _header(path: Path) -> manifest.Header | None:
     try:
-        return manifest.parse_header(manifest.read(path)) if files.is_listed(path / manifest.NAME) else None
+        return manifest.read_header(path) if files.is_listed(path / manifest.NAME) else None
     except (OSError, ValueError):
         return None
 

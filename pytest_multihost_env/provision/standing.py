@@ -20,7 +20,7 @@ from pytest_multihost_env.provision import manifest, walk
 from pytest_multihost_env.provision.adopt import Damaged
 from pytest_multihost_env.provision.compare import compare, is_bytecode
 from pytest_multihost_env.provision.hashing import look_again
-from pytest_multihost_env.provision.manifest import Listing
+from pytest_multihost_env.provision.manifest import Listing, Listings
 from pytest_multihost_env.provision.source import sites
 from pytest_multihost_env.provision.walk import Block, Whole
 
@@ -54,6 +54,8 @@ def check(path: Path, data: bytes, tier: str, owners: Collection[int] = (), walk
         if error.errno not in _NO_DIRECTORY:
             raise
         problems = [f"{error.filename}: {error.strerror}"]
+    except ValueError as error:
+        raise Damaged(f"{path / manifest.NAME} cannot be read: {error}") from None
     if problems:
         more = "" if len(problems) <= _FEW else ", and there is more"
         raise Damaged(f"{path} is not as it was published: {', '.join(problems[:_FEW])}{more}")
@@ -69,10 +71,7 @@ class _Look:
 
     @functools.cached_property
     def _known(self) -> Mapping[str, Listing]:
-        try:
-            return manifest.listings(self._data)
-        except ValueError as error:
-            raise Damaged(f"{self._root}/{manifest.NAME} cannot be read: {error}") from None
+        return Listings(self._data)
 
     def walked(self) -> Whole:
         """Walk through it now."""
