@@ -78,15 +78,18 @@ class History:
         return max(ends, default=first) - max((at for at, _ in self.kills), default=first)
 
 
-def faults(history: History, *, late: float = math.inf, clean: bool = False) -> list[str]:
+def faults(history: History, *, late: float = math.inf, clean: bool = False, builds: float = math.inf) -> list[str]:
     """Return what must not be, each with the round that shows it; nothing, when all went as it must.
 
     Args:
         history: One round.
         late: Seconds after a record was first seen within which every caller that was there has to have answered.
         clean: Nothing but the winner's attempt may be left (who is killed after publishing leaves the rest to gc).
+        builds: So many may begin.
     """
     found = [*_of_members(history), *_of_sights(history), *_of_time(history, late)]
+    if history.begun > builds:
+        found.append(f"built {history.begun} times")
     if not history.looks:
         found.append("no observer looked")
     if clean and len(history.attempts) > 1:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import stat
 import sys
 import time
 from collections.abc import Iterator
@@ -44,6 +45,8 @@ class Observer:
         try:
             text = _text(slot / "READY")
             env = slot / "att" / json.loads(text)["attempt"]
+        except FileNotFoundError:
+            return  # listed, and not there yet by its name: somebody of this host had asked for it too early
         except (OSError, ValueError, KeyError) as error:
             yield from self._new("fault", f"{slot.name}/READY: {error}")
             return
@@ -52,7 +55,9 @@ class Observer:
 
     def _target(self, target: Path) -> Iterator[dict[str, object]]:
         try:
-            env = target.parent / target.readlink() if target.is_symlink() else target
+            env = target.parent / target.readlink() if stat.S_ISLNK(target.lstat().st_mode) else target
+        except FileNotFoundError:
+            return  # as above
         except OSError as error:
             yield from self._new("fault", f"{target.name}: {error}")
             return

@@ -46,7 +46,7 @@ def judged(rounds: Iterable[History], weather: Weather, figure: Figure) -> list[
 def test_kills_at_random_moments(fields: Callable[..., Field], figure: Figure) -> None:
     weather = Weather(ttl=1.0)
     with fields() as field:
-        rounds = judged(blows.storm(field, SEED, scaled(14, 200), weather), weather, figure)
+        rounds = judged(blows.storm(field, SEED, scaled(14, 260), weather), weather, figure)
     assert sum(history.begun for history in rounds) > len(rounds), "no builder was struck: this was no storm"
 
 
@@ -56,7 +56,7 @@ def test_the_same_where_caches_are_stale_and_locks_are_local(
     weather = Weather(ttl=3.0, blows=2)
     storage = stale_mounts("n1", "n2", cache=5.0, seed=SEED)
     with fields(storage=storage) as field:
-        rounds = judged(blows.storm(field, SEED, scaled(6, 40), weather), weather, figure)
+        rounds = judged(blows.storm(field, SEED, scaled(6, 45), weather), weather, figure)
     assert sum(history.begun for history in rounds) > len(rounds)
     assert storage.trouble() == ""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -32,10 +33,10 @@ def calm(field: Field, weather: Weather = CALM) -> Iterator[History]:
             yield here.finish()
 
 
-def first_faults(rounds: Iterator[History], late: float = 30.0) -> str:
+def first_faults(rounds: Iterator[History], **limits: float) -> str:
     """Return what the first round that is red says, or ""."""
     for history in rounds:
-        found = faults(history, late=late)
+        found = faults(history, **limits)  # type: ignore[arg-type]
         if found:
             return "\n".join(found)
     return ""
@@ -54,10 +55,12 @@ def test_publishing_before_the_last_step(fields: Fields) -> None:
     assert "missing: finished" in found
 
 
-def test_asking_by_name(fields: Fields, stale_mounts: Mounts) -> None:
-    with fields(storage=stale_mounts("n1", "n2", cache=12.0), mutant="polls_by_name") as field:
-        found = first_faults(calm(field), late=6.0)
-    assert "for what stood" in found or "READY: [Errno 2] No such file" in found
+@pytest.mark.parametrize("mutant", ["", "polls_by_name"])
+def test_asking_by_name(fields: Fields, stale_mounts: Mounts, mutant: str) -> None:
+    patient = dataclasses.replace(CALM, ttl=60.0)
+    with fields(storage=stale_mounts("n1", "n2", cache=12.0), mutant=mutant) as field:
+        found = first_faults(calm(field, patient), builds=1)
+    assert ("built 2 times" in found) is bool(mutant), "who was told too early that there is nothing builds it again"
 
 
 def test_the_usual_script_with_a_lock_that_works(fields: Fields) -> None:
@@ -121,10 +124,11 @@ def member(**values: object) -> Member:
         (History(1, 1, [member()], [Sight("n2", "ready", t, 1.0) for t in "ab"], looks=1), "the record changed"),
         (History(1, 1, [member(ended=40.0)], [Sight("n2", "ready", "a", 1.0)], looks=1), "waited 39.0 s"),
         (History(1, 1, [member()]), "no observer looked"),
+        (History(1, 1, [member()], looks=1, begun=2), "built 2 times"),
     ],
 )
 def test_the_judge_sees_each_kind_of_fault(history: History, said: str) -> None:
-    (found,) = faults(history, late=30.0)
+    (found,) = faults(history, late=30.0, builds=1)
     assert said in found
     assert found.startswith("seed 1, round 1: ")
 
