@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from pytest_multihost_env.environ.profiles import PROFILES, Profile
 from pytest_multihost_env.environ.rank import rank_env
-from pytest_multihost_env.environ.redact import Redactor
 from pytest_multihost_env.environ.rules import Rules
 from pytest_multihost_env.environ.secrecy import values as secret_values
 from pytest_multihost_env.environ.special import (
@@ -19,6 +18,7 @@ from pytest_multihost_env.environ.special import (
     shown,
 )
 from pytest_multihost_env.model import RankEnv
+from pytest_multihost_env.redact import Redactor
 
 __all__ = [
     "LAUNCHER_OWNED",

@@ -6,10 +6,10 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 
 from pytest_multihost_env.config import Item
-from pytest_multihost_env.environ.redact import LONGEST, PIECE
 from pytest_multihost_env.environ.rules import Rules
 from pytest_multihost_env.errors import UsageProblem
 from pytest_multihost_env.model import Secret, Variable
+from pytest_multihost_env.redact import LONGEST, PIECE
 
 
 def hidden(item: Item, found: Variable | None) -> Variable:

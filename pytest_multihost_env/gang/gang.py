@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from pytest_multihost_env.errors import LaunchFailed
+from pytest_multihost_env.gang.arrived import prints
 from pytest_multihost_env.gang.reconcile import ABANDONED
 from pytest_multihost_env.gang.stacks import explain
 from pytest_multihost_env.model import Place, Placement, RankRecord
@@ -145,6 +146,7 @@ class Gang:
         self.collected: dict[int, list[str]] = {}
         self.collect_errors: dict[int, list[Message]] = {}
         self.worlds: dict[int, Message] = {}
+        self.differs: dict[int, dict[str, str | None]] = {}
         self.ran = 0
         self.usable = True
         self._script = script
@@ -188,6 +190,7 @@ class Gang:
             )
             place = state.place
             who = {"rank": place.rank, "size": self.size, "host": place.host, "local_rank": place.local_rank}
+            who |= {"planned": prints(self._script.env(place))}
             session = {**self._script.session, "mpi": self._script.mpi, **who}
             self.ranks.send(state.place.rank, {"t": "tell", "m": {"do": "session", **session}})
         end = time.monotonic() + self.limits.start
@@ -305,6 +308,8 @@ class Gang:
             self.collected[rank] = [str(nodeid) for nodeid in ids] if isinstance(ids, list) else []
             world = message.get("world")
             self.worlds[rank] = world if isinstance(world, dict) else {}
+            differs = message.get("differs")
+            self.differs[rank] = differs if isinstance(differs, dict) else {}
             self._ready.add(rank)
         elif kind == "internal-error":
             state.output += f"INTERNALERROR in the rank's pytest session\n{message.get('text')}\n"

@@ -24,7 +24,7 @@ from typing import Any
 import pytest
 
 from pytest_multihost_env import wire
-from pytest_multihost_env.environ.redact import Redactor
+from pytest_multihost_env.gang.arrived import differing
 from pytest_multihost_env.gang.plain import plain
 
 _ABORTED = re.compile(r"^Abort\((-?\d+)\) on node \d+ \(rank \d+ in comm", re.MULTILINE)
@@ -67,7 +67,9 @@ class RankPlugin:
         self.hosts = tuple(session["hosts"])
         self.local_rank = int(session["local_rank"])
         self._config: pytest.Config
-        self._redact = Redactor(os.environ.get(name, "") for name in session["secrets"])
+        self._secrets = [os.environ.get(name, "") for name in session["secrets"]]
+        # Looked at before a conftest can have changed anything.
+        self._differs = differing(session["planned"], os.environ)
         self._sequence = 0
         self.told_of_failure = False
 
@@ -77,7 +79,11 @@ class RankPlugin:
 
     def pytest_make_parametrize_id(self, val: object) -> str | None:
         """Name a test that is parametrized with a secret as the controller does."""
-        return self._redact.name(val)
+        if not self._secrets:
+            return None
+        from pytest_multihost_env.redact import Redactor
+
+        return Redactor(self._secrets).name(val)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """Send what could not be collected."""
@@ -90,7 +96,9 @@ class RankPlugin:
         """Say that the rank is ready, then obey until told to finish."""
         self.line.say("watch", fds=[1, 2])
         items = {item.nodeid: item for item in session.items}
-        self.line.say("ready", ids=list(items), world=_world(self.size) if self.mpi else {})
+        self.line.say(
+            "ready", ids=list(items), differs=plain(self._differs), world=_world(self.size) if self.mpi else {}
+        )
         while (order := self.line.hear())["do"] != "finish":
             self._sequence = order["seq"]
             item = items[order["id"]]

@@ -13,7 +13,7 @@ from pytest_multihost_env.errors import LaunchFailed, MultihostError
 from pytest_multihost_env.gang.gang import Gang, Limits, Script
 from pytest_multihost_env.gang.pool import Pool
 from pytest_multihost_env.gang.reconcile import reconcile
-from pytest_multihost_env.model import Place, Placement, Shape
+from pytest_multihost_env.model import Place, Placement, Secret, Shape
 from pytest_multihost_env.placement import place
 from pytest_multihost_env.plugin import reports
 from pytest_multihost_env.plugin import session as sessions
@@ -110,6 +110,7 @@ class Ranks:
         try:
             gang.start()
             _right_world(gang, job.command_lines)
+            _right_variables(gang, script)
         except BaseException:
             gang.close()
             raise
@@ -203,6 +204,26 @@ def _right_world(gang: Gang, commands: tuple[str, ...]) -> None:
                 where=commands[0],
                 expected="a launcher of the MPI library that mpi4py loads, which is: " + str(world.get("library")),
                 hint="choose the launcher that belongs to that library with --multihost-launcher",
+            )
+
+
+def _right_variables(gang: Gang, script: Script) -> None:
+    """Refuse ranks whose variables are not the planned ones when their Python has started.
+
+    Raises:
+        LaunchFailed: Names rank, host and variable, what was found and what was planned.
+    """
+    for spot in gang.ranks.placement.places:
+        for name, found in gang.differs.get(spot.rank, {}).items():
+            planned = script.env(spot).get(name)
+            there, here = ("absent" if one is None else repr(environ.shown(name, one)) for one in (found, planned))
+            if isinstance(planned, Secret) and found is not None:
+                there = "another value"
+            raise LaunchFailed(
+                f"{name} did not arrive as planned: it is {there}",
+                where=f"rank {spot.rank}@{spot.host}",
+                expected=here,
+                hint="something changes it when Python starts there: a .pth file or sitecustomize of the environment",
             )
 
 

@@ -8,7 +8,7 @@ from typing import Any, TextIO
 
 import pytest
 
-from pytest_multihost_env.environ.redact import Redactor
+from pytest_multihost_env.redact import Redactor
 
 _LEAVES = (int, float, bytes, bool, type(None))
 

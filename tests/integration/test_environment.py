@@ -323,3 +323,46 @@ def test_row_75_checks_see_what_the_tests_on_that_host_will_see(testbed: Testbed
             "a b",
         )
         assert not {"SHELL", "NOBODY_ASKED"} & checked.keys()
+
+
+CHANGES = """
+import os
+if os.environ.get("MULTIHOST_RANK") == "1":
+    os.environ["TT_CHANGED"] = "other"
+    del os.environ["TT_REMOVED"]
+    os.environ["TT_UNSET"] = "back again"
+    os.environ["HF_TOKEN"] = "another secret"
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "found", "planned"),
+    [
+        ("TT_CHANGED", "'other'", "'planned'"),
+        ("TT_REMOVED", "absent", "'planned'"),
+        ("TT_UNSET", "'back again'", "absent"),
+        ("HF_TOKEN", "another value", "'***'"),
+    ],
+)
+def test_a_variable_that_something_changes_on_the_way_is_named(
+    special: Path, name: str, found: str, planned: str
+) -> None:
+    """The round-trip check: what a rank's Python has when it has started is what the plan says."""
+    suites.write(special, DUMP)
+    (special / "odd").mkdir()
+    lines = [line for line in CHANGES.splitlines() if "environ" not in line or "MULTIHOST_RANK" in line or name in line]
+    (special / "odd" / "sitecustomize.py").write_text("\n".join(lines))
+    (special / "multihost-env.toml").write_text(
+        'launcher = "local"\nsecrets = ["HF_TOKEN"]\n[environment]\nunset = ["TT_UNSET"]\n'
+    )
+    shell = {"TT_CHANGED": "planned", "TT_REMOVED": "planned", "HF_TOKEN": "0123456789", "LC_ALL": "", "LANG": "C"}
+    outcome = suites.run(PYTHON, special, env={**shell, "PYTHONPATH": str(special / "odd")})
+    assert outcome.tests == {"test_dump": "error"}, outcome
+    said = outcome.messages["test_dump"]
+    assert f"{name} did not arrive as planned: it is {found}" in said
+    assert "rank 1@" in said
+    assert f"expected: {planned}" in said
+    assert "another secret" not in outcome.text
+    assert "0123456789" not in outcome.text
+    fine = suites.run(PYTHON, special, env=shell)
+    assert fine.tests == {"test_dump": "passed"}, fine

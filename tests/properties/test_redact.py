@@ -12,7 +12,7 @@ from collections.abc import Callable
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from pytest_multihost_env.environ.redact import HIDDEN, PIECE, Redactor, forms
+from pytest_multihost_env.redact import HIDDEN, PIECE, Redactor, forms
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 AWKWARD = st.text(st.sampled_from("ab*'\"\\\n%&<ü€ +/=\t"), min_size=PIECE, max_size=40)
