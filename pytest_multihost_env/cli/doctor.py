@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pytest_multihost_env.cli import output
-from pytest_multihost_env.cli.state import PATH, as_json, common, load, settings_options
+from pytest_multihost_env.cli.state import Named, as_json, common, load, settings_options
 from pytest_multihost_env.errors import UsageProblem
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _LONG = 10.0
 @click.option(
     "--fs",
     "directory",
-    type=PATH,
+    type=Named(path_type=Path, readable=False),  # whether it can be read is a finding
     metavar="DIR",
     help="Look at the file system of this directory from all hosts of the job.",
 )

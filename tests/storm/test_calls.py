@@ -54,7 +54,7 @@ def test_killed_at_any_system_call(special: Path, figure: Callable[[str], None])
     figure(f"{died} deaths, each at another system call; {before} before the record stood: 0 faults")
 
 
-ERRORS = ("link", "unlink", "rename", "mkdir", "fsync", "syncfs", "symlink", "write")
+ERRORS = ("link", "unlink", "rename", "mkdir", "fsync", "syncfs", "symlink")
 
 
 def test_errors_of_system_calls(special: Path, figure: Callable[[str], None]) -> None:
