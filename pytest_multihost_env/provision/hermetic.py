@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +131,8 @@ def _expected(original: Path | None) -> set[str]:
 def _problems(env: Path, seen: Mapping[str, Any], absent: Sequence[str]) -> list[str]:
     """Return a sentence for each thing that failed or lies outside."""
     problems = [f"import {name}: {why}" for name, why in seen["failed"].items() if name not in absent]
-    if seen["executable"] != str(env / "bin" / "python"):
+    executable = Path(seen["executable"])  # a link, which must not be followed
+    if executable.name != "python" or not _same(str(executable.parent), env / "bin"):
         problems.append(f"sys.executable is {seen['executable']}")
     if not _same(seen["prefix"], env):
         problems.append(f"sys.prefix is {seen['prefix']}")
@@ -184,17 +185,14 @@ def _hideable(env: Path, original: Path | None, allowed: Sequence[str]) -> tuple
 
     None that the system, `env` itself, or what is allowed needs can be.
     """
-    candidates = [original] if original is not None else []
-    bundled = pyvenv.read(env / "pyvenv.cfg").get("bundled-from")
-    if bundled:
-        candidates.append(Path(bundled))
     good: list[Path] = []
     bad: list[str] = []
-    for path in candidates:
+    for path in _originals(env, original):
         real = Path(os.path.realpath(path))
         if not real.is_dir() or real in good:
             continue
-        if len(real.parts) < 3 or any(real.is_relative_to(top) for top in _SYSTEM):
+        system = len(real.parts) < 3 or any(real.is_relative_to(top) for top in _SYSTEM)
+        if system and not real.name.startswith("python3"):
             bad.append(f"{real} (the system needs it)")
         elif any(_below(one, real) for one in (str(env), *allowed)):
             bad.append(f"{real} (what is used lies in it)")
@@ -204,6 +202,19 @@ def _hideable(env: Path, original: Path | None, allowed: Sequence[str]) -> tuple
         bad += [f"{path} (this user may not make a mount namespace)" for path in good]
         good = []
     return tuple(good), f"in sight during the proof: {', '.join(bad)}" if bad else ""
+
+
+def _originals(env: Path, original: Path | None) -> Iterator[Path]:
+    """Yield the source and the interpreter's first place: its prefix, or of a system's Python its libraries alone."""
+    if original is not None:
+        yield original
+    bundled = pyvenv.read(env / "pyvenv.cfg").get("bundled-from")
+    if not bundled:
+        return
+    if bundled in {"/", "/usr", "/usr/local"}:
+        yield from sorted(path for path in Path(bundled, "lib").glob("python3*") if path.is_dir())
+    else:
+        yield Path(bundled)
 
 
 def _namespace(hidden: Sequence[Path]) -> list[str]:

@@ -120,9 +120,11 @@ def _search_path(file: Path, said: Elf, replacers: Sequence[Replacer]) -> str | 
 
 
 def _owner(env: Path, file: Path) -> tuple[Path, str]:
-    """Return what of site-packages `file` belongs to, and the distribution that recorded it."""
+    """Return what of the environment `file` belongs to, and the distribution that recorded it."""
+    top = file
     for site in records.site_directories(env):
         if file.is_relative_to(site):
             top = site / file.relative_to(site).parts[0]
-            return top, owner_of(top)
-    return file, ""
+        if owner := owner_of(Path(os.path.relpath(top, site)), site):
+            return top, owner
+    return top, ""

@@ -32,7 +32,7 @@ class Outside:
             path: Where it leads.
             owner: The distribution that it belongs to; "": the one that recorded `file`.
         """
-        owner = owner or owner_of(file, path)
+        owner = owner or owner_of(Path(file.name), file.parent, path)
         if plain(owner or file.name) in self._allowed:
             known = self._paths.setdefault(owner or file.name, [])
             if path not in known:
@@ -71,20 +71,19 @@ class Outside:
         )
 
 
-def owner_of(file: Path, path: str = "") -> str:
-    """Return the name of the distribution that `file` of a site-packages directory belongs to, "" for none.
+def owner_of(file: Path, site: Path, path: str = "") -> str:
+    """Return the name of the distribution of `site` that `file`, relative to it, belongs to; "" for none.
 
     RECORD names it; an old `setup.py develop` has a `.egg-link` for the `path` instead; a link of flit's has the
     distribution's own name.
     """
-    site = file.parent
     for information in sorted(site.glob("*.dist-info")):
         try:
             text = (information / "RECORD").read_text(encoding="utf-8", errors="surrogateescape")
         except OSError:
             text = ""
         name = information.name.partition("-")[0]
-        if re.search(rf"^{re.escape(file.name)}[,/]", text, re.MULTILINE) or plain(name) == plain(file.name):
+        if re.search(rf"^{re.escape(file.as_posix())}[,/]", text, re.MULTILINE) or plain(name) == plain(file.name):
             return name
     for link in sorted(site.glob("*.egg-link")):
         lines = link.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
