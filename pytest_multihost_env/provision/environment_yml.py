@@ -54,7 +54,7 @@ def read(path: Path) -> CondaEnvironment:
         )
     channels = [
         channel
-        for node in file.sequence(top.get("channels"), "channels")
+        for node in (file.sequence(top["channels"], "channels") if "channels" in top else ())
         for channel in _channel(_text(file, node, "channels", _NAME), file.at(node), path)
     ]
     if not channels:

@@ -40,7 +40,8 @@ def everything(root: Path) -> dict[str, tuple[int, int, int]]:
     found = {}
     for path in [root, *root.rglob("*")]:
         status = path.lstat()
-        found[str(path)] = (status.st_mode, status.st_mtime_ns if path != root else 0, status.st_size)
+        size = 0 if path.is_dir() else status.st_size  # a directory's depends on the file system
+        found[str(path)] = (status.st_mode, status.st_mtime_ns if path != root else 0, size)
     return found
 
 

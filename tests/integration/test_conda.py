@@ -196,7 +196,7 @@ BAD = {
     "nothing": ("", "", "null"),
     "a list": ("- a\n", "1", "sequence"),
     "unknown key": ("name: x\nchanels: [a]\n", "2", "unknown key chanels"),
-    "no channels": ("dependencies: [python]\n", "", "channels is of type null"),
+    "no channels": ("dependencies: [python]\n", "", "there are no channels"),
     "channels that are text": ("channels: a\ndependencies: []\n", "1", "channels is of type string"),
     "only nodefaults": ("channels: [nodefaults]\ndependencies: [python]\n", "", "no channels"),
     "no dependencies": ("channels: [a]\n", "", "dependencies is of type null"),
