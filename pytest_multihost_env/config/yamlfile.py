@@ -39,6 +39,7 @@ class YamlFile:
 
         self._name = str(path.relative_to(cwd)) if path.is_relative_to(cwd) else str(path)
         try:
+            self._flat: set[int] = set()
             self._loader = yaml.SafeLoader(path.read_bytes().decode("utf-8"))
             self.root = self._loader.get_single_node()
         except (OSError, UnicodeDecodeError) as error:
@@ -46,6 +47,8 @@ class YamlFile:
             raise UsageProblem(
                 f"the file cannot be read: {reason}", where=self._name, hint="correct its path, or the file"
             ) from None
+        except RecursionError:
+            raise UsageProblem("the file is nested too deeply", where=self._name, hint="correct the file") from None
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
             raise UsageProblem(
@@ -74,21 +77,37 @@ class YamlFile:
 
         if not isinstance(node, yaml.MappingNode):
             raise self.wrong(node, key, "a mapping")
-        seen: set[str] = set()
+        prefix = "" if node is self.root else f"{key}."
+        if id(node) not in self._flat:
+            self._refuse_twice(node, prefix)
+            try:
+                self._loader.flatten_mapping(node)
+            except yaml.YAMLError:
+                raise self.wrong(node, f"{prefix}<<", "a mapping to merge in") from None
+            self._flat.add(id(node))
         for name, _ in node.value:
-            if not isinstance(name, yaml.ScalarNode) or name.tag.rpartition(":")[2] not in ("str", "merge"):
+            if not isinstance(name, yaml.ScalarNode) or name.tag.rpartition(":")[2] != "str":
                 raise self.wrong(name, f"a key of {key}", "a string")
-            full = f"{key}.{name.value}" if node is not self.root else name.value
-            if name.value in seen:
-                raise UsageProblem(f"{full} stands there twice", where=self.at(name), hint="remove one of the two")
-            seen.add(name.value)
-            if known and name.value not in (*known, "<<"):
+            if known and name.value not in known:
                 expected = ", ".join(known)
                 raise UsageProblem(
-                    f"unknown key {full}", where=self.at(name), expected=expected, hint="correct it, or remove it"
+                    f"unknown key {prefix}{name.value}",
+                    where=self.at(name),
+                    expected=expected,
+                    hint="correct it, or remove it",
                 )
-        self._loader.flatten_mapping(node)
         return {name.value: value for name, value in node.value}
+
+    def _refuse_twice(self, node: yaml.MappingNode, prefix: str) -> None:
+        """Refuse a key that stands twice in a mapping as it is written: YAML would take the last."""
+        seen: set[str] = set()
+        for name, _ in node.value:
+            text = str(name.value)
+            if text in seen:
+                raise UsageProblem(
+                    f"{prefix}{text} stands there twice", where=self.at(name), hint="remove one of the two"
+                )
+            seen.add(text)
 
     def sequence(self, node: yaml.Node | None, key: str) -> list[yaml.Node]:
         """Return the items of a sequence.
@@ -112,7 +131,10 @@ class YamlFile:
 
         # What is of a type of its own (`!!python/...`) is not even looked at.
         plain = isinstance(node, yaml.ScalarNode) and node.tag.rpartition(":")[2] in _TYPES
-        value: object = self._loader.construct_object(node) if plain else []
+        try:
+            value: object = self._loader.construct_object(node) if plain else []
+        except (ValueError, yaml.YAMLError):  # `!!int x`, the 31st of February
+            raise self.wrong(node, key, expected) from None
         if value is not None and type(value) is not kind:
             raise self.wrong(node, key, expected)
         return value

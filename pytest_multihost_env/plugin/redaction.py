@@ -7,6 +7,7 @@ import sys
 from typing import Any, TextIO
 
 import pytest
+from _pytest.junitxml import LogXML, xml_key
 
 from pytest_multihost_env.redact import Redactor
 
@@ -22,11 +23,15 @@ class Redaction:
     def __init__(self, redact: Redactor) -> None:
         self._redact = redact
         self._streams: dict[str, TextIO] = {}
+        self._xml: LogXML | None = None
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Redact a test's report."""
+        """Redact a test's report, and what the test has put into JUnit's file beside it."""
         clean(report, self._redact)
+        if self._xml is not None:
+            for reporter in self._xml.node_reporters.values():
+                reporter.attrs = self._redact.inside(reporter.attrs)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
@@ -44,6 +49,12 @@ class Redaction:
         """Name a test that is parametrized with a secret without it: files are named after the test."""
         return self._redact.name(val)
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self) -> None:
+        """Redact what tests have said of the whole session in JUnit's file."""
+        if self._xml is not None:
+            self._xml.global_properties[:] = self._redact.inside(self._xml.global_properties)
+
     def pytest_unconfigure(self) -> None:
         """Give the streams back."""
         for name, stream in self._streams.items():
@@ -52,6 +63,7 @@ class Redaction:
     def install(self, config: pytest.Config) -> None:
         """Have everything that pytest prints go through the redactor, and what tests print past its capture."""
         config.pluginmanager.register(self, "multihost_env_redaction")
+        self._xml = config.stash.get(xml_key, None)
         reporter = config.pluginmanager.getplugin("terminalreporter")
         if reporter is not None:
             reporter._tw._file = Redacted(reporter._tw._file, self._redact)
@@ -59,6 +71,11 @@ class Redaction:
             for name in ("stdout", "stderr"):
                 self._streams[name] = getattr(sys, name)
                 setattr(sys, name, Redacted(self._streams[name], self._redact))
+        capturing = getattr(config.pluginmanager.getplugin("capturemanager"), "_global_capturing", None)
+        for name in ("out", "err"):  # under --capture=tee-sys each also writes to the stream that it took the place of
+            tee: Any = getattr(getattr(capturing, name, None), "tmpfile", None)
+            if hasattr(tee, "_other"):
+                tee._other = Redacted(tee._other, self._redact)
         handler = getattr(config.pluginmanager.getplugin("logging-plugin"), "log_file_handler", None)
         if handler is not None:
             handler.setFormatter(RedactedFormatter(handler.formatter, self._redact))

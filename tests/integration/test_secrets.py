@@ -115,7 +115,7 @@ LEAKS = """
     TOKEN = os.environ.get("HF_TOKEN") or open("token").read()
     RANKS = pytest.mark.multihost(ranks=2)
     # Without capture nobody stands between a test of this process and its file descriptors; ranks are relayed.
-    RAW = "-s" not in sys.argv or "MULTIHOST_RANK" in os.environ
+    RAW = not {"-s", "--capture=tee-sys"} & set(sys.argv) or "MULTIHOST_RANK" in os.environ
 
     def both(function):
         def test_on_ranks(multihost): function()
@@ -197,8 +197,13 @@ LEAKS = """
         os.write(2, TOKEN.encode())
         os._exit(3)
 
-    def test_property(record_property):
+    def test_property(record_property, record_testsuite_property):
         record_property("token", TOKEN)
+        record_testsuite_property("token", TOKEN)
+
+    @pytest.mark.filterwarnings("ignore")
+    def test_attribute(record_xml_attribute):
+        record_xml_attribute("token", TOKEN)
 """
 
 
@@ -229,6 +234,7 @@ def found(text: str, secret: str) -> dict[str, list[str]]:
         (CANARY, ["-vv", "--showlocals", "--tb=short"]),
         (CANARY, ["--tb=line"]),
         (LONG, ["-s"]),
+        (CANARY, ["--capture=tee-sys"]),
         (LONG, ["-n2", "-rA"]),
     ],
     ids=lambda value: " ".join(value) or "plain" if isinstance(value, list) else f"{len(value)} characters",

@@ -192,6 +192,12 @@ def test_two_files_that_disagree_are_refused_by_key(special: Path, one: str, oth
         ("global_env: !!python/object/apply:os.system [echo]", "global_env is of type ", 1),
         ("global_env: {A: !!python/name:os.system x}", "global_env.A is of type ", 1),
         ("a: &a [*a, *a]", "unknown key a", 1),
+        ("global_env: {A: !!int x}", "global_env.A is of type integer", 1),
+        ("global_env:\n  A: 2026-02-31", "global_env.A is of type date", 2),
+        ("global_env: {<<: 5}", "global_env.<< is of type", 1),
+        ("global_env: {<<: {[a]: b}}", "a key of global_env is of type sequence", 1),
+        ("rank_bindings: [{<<: {rnak: 0}, rank: 0}]", "unknown key rank_bindings[0].rnak", 1),
+        ("[" * 5000, "the file is nested too deeply", None),
     ],
 )
 def test_a_mistake_names_key_file_and_line(special: Path, text: str, what: str, line: int | None) -> None:
@@ -214,6 +220,14 @@ def test_a_merge_key_of_yaml_is_understood(special: Path) -> None:
     )
     values = env_of({}, read([write(special, text)], {}, special), 1).values
     assert (values["A"], values["B"]) == ("a", "c")
+
+
+def test_a_mapping_that_merges_may_be_used_twice(special: Path) -> None:
+    text = (
+        "rank_bindings:\n- {rank: 0, env_overrides: &all {<<: {A: a, B: b}, B: own}}\n- {rank: 1, env_overrides: *all}"
+    )
+    values = env_of({}, read([write(special, text)], {}, special), 1).values
+    assert (values["A"], values["B"]) == ("a", "own")
 
 
 def test_the_graph_is_looked_up_where_tt_run_does(special: Path) -> None:
