@@ -69,7 +69,7 @@ class Programs:
             limit: Seconds until all are ended; None: as long as they like.
         """
         for end in self._ends.values():
-            self._ranks.send(end.place.rank, {"t": "start", "stream": True, **order(end.place)})
+            self._ranks.send(end.place.rank, {"t": "start", "stream": True, "literal": True, **order(end.place)})
         stop = None if limit is None else time.monotonic() + limit
         while not all(end.over for end in self._ends.values()):
             left = 1.0 if stop is None else stop - time.monotonic()

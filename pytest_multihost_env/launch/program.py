@@ -50,7 +50,7 @@ class Program:
         self.output, output_end = os.pipe()
         self.errors, errors_end = os.pipe() if order.get("split") else (-1, output_end)
         ends = {"{channel}": str(theirs.fileno()), "{stacks}": str(stacks_end)}
-        argv = [ends.get(part, part) for part in order["argv"]]
+        argv = list(order["argv"]) if order.get("literal") else [ends.get(part, part) for part in order["argv"]]
         for end in (theirs.fileno(), stacks_end):
             os.set_inheritable(end, True)
         try:

@@ -43,6 +43,10 @@ def test_ranks_get_their_variables_and_lines_their_ranks(special: Path) -> None:
         f"[1@localhost] {special}",
         "[1@localhost] 1/2 b absent",
     ]
+    literal = run(
+        special, *LOCAL, "-n", "1", "--no-tags", "--", "printf", "%s|", "{channel}", "{stacks}", "--json", "a b"
+    )
+    assert literal.stdout == "{channel}|{stacks}|--json|a b|\n"
     plain = shell(special, "echo $MULTIHOST_RANK", "--no-tags", "-n", "2")
     assert sorted(plain.stdout.splitlines()) == ["0", "1"]
 
