@@ -15,8 +15,11 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
 class Specs:
-    """What a plugin of the entry-point group `multihost_env` may implement."""
+    """What a plugin of the entry-point group `multihost_env`, or any plugin of pytest's, may implement."""
 
     @hookspec
     def multihost_env_register(self, registry: Registry) -> None:
-        """Called once before the first use; add parts with `registry.add_launcher(...)` and `add_builder(...)`."""
+        """Called once before the first use; add parts with `registry.add_launcher(...)` and the like.
+
+        Parts are tried in the order in which they were added, ours first; with `@hookimpl(tryfirst=True)` yours are.
+        """

@@ -11,10 +11,17 @@ from typing import Self
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Host:
-    """One machine of the job and the number of ranks that it may run at the same time."""
+    """One machine of the job and the number of ranks that it may run at the same time.
+
+    Attributes:
+        name: As its source writes it.
+        slots: How many ranks.
+        where: Where its source names it: a file and its lines (`hosts.txt:3`), a variable, an option.
+    """
 
     name: str
     slots: int
+    where: str = dataclasses.field(default="", compare=False)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
-_HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+_HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,252}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SECRET = re.compile("TOKEN|SECRET|PASSWORD|PASSWD|KEY|CREDENTIAL", re.IGNORECASE)
 _ADDRESS = re.compile(r"\d+(\.\d+){3}")
@@ -25,17 +26,31 @@ def looks_secret(name: str) -> bool:
     return _SECRET.search(name) is not None
 
 
-def short_host(name: str) -> str:
-    """Return the first label of a host name in lower case; an IPv4 address stays whole."""
-    lower = name.lower().rstrip(".")
-    return lower if _ADDRESS.fullmatch(lower) else lower.split(".", 1)[0]
+def plain_host(name: str, suffixes: Sequence[str] = ()) -> str:
+    """Return a host name in lower case, without a final dot and without a suffix of its first label.
+
+    Args:
+        name: The name of the host.
+        suffixes: What a site appends to name one interface of a host: with `-hsn0`, `n1-hsn0.x.org` is `n1.x.org`.
+    """
+    label, dot, domain = name.lower().rstrip(".").partition(".")
+    for suffix in suffixes:
+        if label.endswith(suffix) and label != suffix:
+            return label.removesuffix(suffix) + dot + domain
+    return label + dot + domain
 
 
-def same_host(one: str, other: str) -> bool:
+def short_host(name: str, suffixes: Sequence[str] = ()) -> str:
+    """Return the first label of a host name, as `plain_host` has it; an IPv4 address stays whole."""
+    plain = plain_host(name, suffixes)
+    return plain if _ADDRESS.fullmatch(plain) else plain.split(".", 1)[0]
+
+
+def same_host(one: str, other: str, suffixes: Sequence[str] = ()) -> bool:
     """Return whether two names mean one machine: equal, or one is the other with a domain (`n1`, `n1.example.org`).
 
-    Names in two different domains are two machines.
+    Names in two different domains are two machines.  For `suffixes` see `plain_host`.
     """
-    first, second = one.lower().rstrip("."), other.lower().rstrip(".")
+    first, second = plain_host(one, suffixes), plain_host(other, suffixes)
     short = short_host(first)
     return first == second or (short == short_host(second) and short in (first, second))

@@ -7,7 +7,7 @@ import functools
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -41,17 +41,21 @@ class Plan:
     @functools.cached_property
     def allocation(self) -> Allocation:
         """The hosts of the job."""
-        return hosts.find(self.settings, self.facts.environ)
+        known = self.registry
+        return hosts.find(self.settings, self.facts.environ, known.host_sources.values(), known.host_suffixes)
 
     @property
     def has_other_hosts(self) -> bool:
         """Whether the job has more hosts than this machine, or another one."""
-        return len(self.allocation.hosts) > 1 or not hosts.is_local(self.allocation.names[0])
+        return len(self.allocation.hosts) > 1 or not self._is_local(self.allocation.names[0])
+
+    def _is_local(self, name: str) -> bool:
+        return hosts.is_local(name, self.registry.host_suffixes)
 
     @functools.cached_property
     def program(self) -> Program:
         """The launcher that was chosen."""
-        remote = any(not hosts.is_local(name) for name in self.allocation.names)
+        remote = any(not self._is_local(name) for name in self.allocation.names)
         search = Search(
             prefix=self.programs or self.facts.prefix,
             path=self.facts.environ.get("PATH", ""),
@@ -66,7 +70,8 @@ class Plan:
         """Which variables the ranks receive."""
         found = binding.read(self.settings.rank_binding, self.facts.environ, self.facts.cwd)
         secrets = dotenv.read(self.settings.dotenv, self.settings.secrets, self.facts.cwd)
-        return environ.Rules.from_settings(self.settings, found, secrets)
+        rules = environ.Rules.from_settings(self.settings, found, secrets)
+        return dataclasses.replace(rules, host_suffixes=tuple(self.registry.host_suffixes))
 
     @functools.cached_property
     def redact(self) -> environ.Redactor:
@@ -140,8 +145,8 @@ class Plan:
             from pytest_multihost_env.provision import trust_of
 
             lines.append(f"trusted besides this user and root: {trust_of(self.settings)}")
-        names = [f"{host.name}:{host.slots}" for host in self.allocation.hosts]
-        lines.append(f"hosts {_few(names, 16)} (from {self.allocation.source}), launcher {self._launcher_text()}")
+        names = _few(hosts.fold(self.allocation.hosts), 16)
+        lines.append(f"hosts {names} (from {self.allocation.source}), launcher {self._launcher_text()}")
         return lines + self.notices()
 
     def _short(self, path: str | Path) -> str:
@@ -227,7 +232,7 @@ class Plan:
             placement,
             python=self.facts.python,
             environ={name: value for name, value in self.facts.environ.items() if name not in held_back},
-            local_only=all(hosts.is_local(name) for name in placement.hosts),
+            local_only=all(self._is_local(name) for name in placement.hosts),
             as_root=self.facts.as_root,
         )
 
@@ -353,18 +358,27 @@ class Plan:
         )
 
 
-def make(settings: Settings) -> Plan:
-    """Return the plan for this process as it is: in the environment that it was started in or re-executed into."""
-    return Plan(settings, probe.take(), registry.load())
+def make(settings: Settings, plugins: Iterable[object] = ()) -> Plan:
+    """Return the plan for this process as it is: in the environment that it was started in or re-executed into.
+
+    Args:
+        settings: What was asked for.
+        plugins: Objects that may have parts to add, besides what is installed (`registry.load`).
+    """
+    return Plan(settings, probe.take(), registry.load(plugins))
 
 
-def foreseen(settings: Settings) -> Plan:
+def foreseen(settings: Settings, plugins: Iterable[object] = ()) -> Plan:
     """Return the plan as it will be once `settings.venv` is provisioned; nothing is provisioned.
+
+    Args:
+        settings: What was asked for.
+        plugins: As for `make`.
 
     Raises:
         UsageProblem: The source or the target cannot be.
     """
-    now = make(settings)
+    now = make(settings, plugins)
     if settings.venv is None or now.facts.generation is not None:
         return now
     from pytest_multihost_env.provision import ProvisionRequest, preview

@@ -18,7 +18,8 @@ class HostSource(Protocol):
     def find(self, environ: Mapping[str, str]) -> Allocation | None:
         """Return the hosts, or None when this source has nothing to say here.
 
-        Called on the controller only.
+        A machine may be in it several times, under several names: `hosts.find` adds its slots up.  Called on the
+        controller only.
 
         Raises:
             MultihostError: The source should answer and cannot: that is never "one host".

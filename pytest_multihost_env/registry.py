@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 import pluggy
 
 from pytest_multihost_env.errors import UsageProblem
 from pytest_multihost_env.hookspecs import PROJECT, Specs, hookimpl
-from pytest_multihost_env.protocols import Builder, Launcher
+from pytest_multihost_env.protocols import Builder, HostSource, Launcher
 
-Part = TypeVar("Part", Launcher, Builder)
+Part = TypeVar("Part", Launcher, HostSource, Builder)
+HOOK = "multihost_env_register"
 
 
 class Registry:
@@ -19,6 +21,8 @@ class Registry:
 
     def __init__(self) -> None:
         self.launchers: dict[str, Launcher] = {}
+        self.host_sources: dict[str, HostSource] = {}
+        self.host_suffixes: list[str] = []
         self.builders: dict[str, Builder] = {}
 
     def add_launcher(self, launcher: Launcher) -> None:
@@ -28,6 +32,29 @@ class Registry:
             UsageProblem: Its name is taken.
         """
         _add(self.launchers, launcher, "launchers")
+
+    def add_host_source(self, source: HostSource) -> None:
+        """Add a source of hosts; it is asked when no setting names hosts, after those that were added before it.
+
+        Raises:
+            UsageProblem: Its name is taken.
+        """
+        _add(self.host_sources, source, "host sources")
+
+    def add_host_suffix(self, suffix: str) -> None:
+        """Have a first label that ends in `suffix` name the host without it: with `-ib`, `n1-ib` is `n1`.
+
+        Raises:
+            UsageProblem: It cannot be the end of a host's name.
+        """
+        if not re.fullmatch(r"[a-z0-9_-]*[a-z0-9]", suffix):
+            raise UsageProblem(
+                f"{suffix!r} is not the end of a host's name",
+                where="add_host_suffix",
+                expected="small letters, digits, '-' and '_', as in -ib0",
+                hint="give it as it stands before the first dot",
+            )
+        self.host_suffixes.append(suffix)
 
     def add_builder(self, builder: Builder) -> None:
         """Add a builder.
@@ -53,6 +80,7 @@ class _BuiltIn:
 
     @hookimpl(tryfirst=True)
     def multihost_env_register(self, registry: Registry) -> None:
+        from pytest_multihost_env import hosts
         from pytest_multihost_env.launch.local import Local
         from pytest_multihost_env.launch.mpich import MPICH
         from pytest_multihost_env.launch.openmpi import OpenMPI
@@ -61,6 +89,10 @@ class _BuiltIn:
 
         for launcher in (OpenMPI(), MPICH(), Local(), SSH()):
             registry.add_launcher(launcher)
+        for source in hosts.built_in():
+            registry.add_host_source(source)
+        for suffix in hosts.SUFFIXES:
+            registry.add_host_suffix(suffix)
         for builder in builders.built_in():
             registry.add_builder(builder)
 
@@ -72,12 +104,32 @@ class Builders:
         return iter(load().builders.values())
 
 
-def load() -> Registry:
-    """Return the registry with everything that is installed (entry-point group `multihost_env`)."""
+def load(plugins: Iterable[object] = ()) -> Registry:
+    """Return the registry with everything that is installed (entry-point group `multihost_env`).
+
+    Args:
+        plugins: Where to look besides: those of them that have our hook add their parts (a conftest, for one).
+
+    Raises:
+        UsageProblem: A part's name is taken, or a hook is not marked as one.
+    """
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(Specs)
     manager.register(_BuiltIn())
     manager.load_setuptools_entrypoints(PROJECT)
+    for plugin in plugins:
+        if hasattr(plugin, HOOK) and not manager.is_registered(plugin):
+            _register(manager, plugin)
     registry = Registry()
     manager.hook.multihost_env_register(registry=registry)
     return registry
+
+
+def _register(manager: pluggy.PluginManager, plugin: object) -> None:
+    manager.register(plugin)
+    if not manager.get_hookcallers(plugin):
+        raise UsageProblem(
+            f"{HOOK} is not marked as a hook",
+            where=getattr(plugin, "__file__", None) or repr(plugin),
+            hint="write @hookimpl above it (from pytest_multihost_env.hookspecs import hookimpl)",
+        )

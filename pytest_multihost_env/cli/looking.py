@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import textwrap
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -52,7 +53,7 @@ def hosts(*, reach: bool, as_json: bool, **given: Any) -> int:
 def _hosts_record(allocation: Allocation, answers: dict[str, Completed], reached: dict[str, bool]) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     for host in allocation.hosts:
-        row: dict[str, Any] = {"name": host.name, "slots": host.slots}
+        row: dict[str, Any] = {"name": host.name, "slots": host.slots, "where": host.where}
         if host.name in answers:
             row |= {"reached": reached[host.name], "answer": _answer(answers[host.name])}
         rows.append(row)
@@ -97,7 +98,7 @@ def env(*, rank: int | None, host: str | None, explain: bool, as_json: bool, **g
 
     plan = foreseen(load(given))
     size = max(plan.settings.ranks or plan.allocation.slots, (rank or 0) + 1)
-    spot = _spot(plan.allocation, rank, host)
+    spot = _spot(plan.allocation, rank, host, plan.registry.host_suffixes)
     for line in plan.notices():
         output.notice(line)
     rows = plan.redact.inside(environ.explain(plan.rank_env(spot, size)))
@@ -125,7 +126,7 @@ def env(*, rank: int | None, host: str | None, explain: bool, as_json: bool, **g
     return 0
 
 
-def _spot(allocation: Allocation, rank: int | None, host: str | None) -> Place:
+def _spot(allocation: Allocation, rank: int | None, host: str | None, suffixes: Sequence[str]) -> Place:
     """Return where a rank of a test on all slots runs; with `host`, the place on that host.
 
     Raises:
@@ -136,7 +137,7 @@ def _spot(allocation: Allocation, rank: int | None, host: str | None) -> Place:
     from pytest_multihost_env.placement import place
 
     places = place(Shape(allocation.slots), allocation).places
-    on_host = [spot for spot in places if host is None or same_host(spot.host, host)]
+    on_host = [spot for spot in places if host is None or same_host(spot.host, host, suffixes)]
     if not on_host:
         raise UsageProblem(
             f"{host} is no host of this job",

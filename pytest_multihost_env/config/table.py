@@ -145,7 +145,10 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         adds=True,
     ),
     Setting(
-        "hosts", "str", "hosts and slots, as in node[01-04]:8,gpu1:4; default: PBS, Slurm, this machine", metavar="SET"
+        "hosts",
+        "str",
+        "hosts and slots, as in node[01-04]:8,gpu1:4; default: the job's, else this machine",
+        metavar="SET",
     ),
     Setting("hostfile", "path", "file of hosts in the grammar of Open MPI or MPICH, or plain", metavar="FILE"),
     Setting("launcher", "str", "what starts the ranks, or auto", default="auto", metavar="NAME"),

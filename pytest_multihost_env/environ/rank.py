@@ -131,7 +131,7 @@ def _kept(rules: Rules, decided: Mapping[str, Variable]) -> Iterator[Variable]:
 
 def _for_host(rules: Rules, host: str) -> Iterator[Variable]:
     for name, changes in rules.hosts.items():
-        if same_host(name, host):
+        if same_host(name, host, rules.host_suffixes):
             for change in changes:
                 yield _assigned(change, f"for host {name}")
 

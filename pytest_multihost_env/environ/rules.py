@@ -66,6 +66,7 @@ class Rules:
         dotenv: What the `.env` file says.
         secrets: Names of secrets, and who declared each.
         lib_first: The environment's `lib` stands first in LD_LIBRARY_PATH.
+        host_suffixes: Endings that name an interface of a host, not a host (`names.plain_host`).
     """
 
     passes: tuple[Rule, ...]
@@ -80,6 +81,7 @@ class Rules:
     lib_first: bool = False
     dotenv: Dotenv = dataclasses.field(default_factory=Dotenv)
     secrets: tuple[Item, ...] = ()
+    host_suffixes: tuple[str, ...] = ()
 
     @classmethod
     def from_settings(cls, settings: Settings, binding: Binding | None = None, dotenv: Dotenv | None = None) -> Rules:

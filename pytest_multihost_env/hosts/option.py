@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pytest_multihost_env.errors import UsageProblem
 from pytest_multihost_env.hosts.machine import is_local, local_slots
-from pytest_multihost_env.hosts.merge import Entry, merge, repeated
-from pytest_multihost_env.hosts.nodeset import expand, split_items
-from pytest_multihost_env.model import Allocation
+from pytest_multihost_env.hosts.merge import repeated
+from pytest_multihost_env.hosts.nodeset import MOST_HOSTS, expand, split_items
+from pytest_multihost_env.model import Allocation, Host
 
 
 class OptionSource:
@@ -17,13 +17,15 @@ class OptionSource:
     Args:
         text: The set of hosts.
         origin: Where the setting stands.
+        suffixes: Endings that name an interface of a host, not a host (`names.plain_host`).
     """
 
     name = "hosts setting"
 
-    def __init__(self, text: str, origin: str = "option --multihost-hosts") -> None:
+    def __init__(self, text: str, origin: str = "option --multihost-hosts", suffixes: Sequence[str] = ()) -> None:
         self._text = text
         self._origin = origin
+        self._suffixes = suffixes
 
     def find(self, environ: Mapping[str, str]) -> Allocation:  # noqa: ARG002 - part of the protocol
         """Return the hosts that the text names.
@@ -33,26 +35,26 @@ class OptionSource:
         """
         text = self._text.strip()
         if any(character.isspace() for character in text):
-            raise _wrong(f"{text!r} contains a blank", self._origin)
-        items = [_item(item, self._origin) for item in split_items(text, self._origin)]
-        entries = [Entry(name, slots or 1, self._origin) for names, slots in items for name in names]
-        if twice := repeated(entries):
-            raise _wrong(f"{twice[1].name} names the same machine as {twice[0].name}", self._origin)
-        if len(entries) == 1 and items[0][1] is None and is_local(entries[0].name):
-            entries = [Entry(entries[0].name, local_slots(), self._origin)]
-        return merge(entries, self._origin)
+            raise self._wrong(f"{text[:80]!r} contains a blank")
+        hosts: list[Host] = []
+        for item in split_items(text, self._origin):
+            hosts += self._hosts(item)
+            if len(hosts) > MOST_HOSTS:
+                raise self._wrong(f"there are more than {MOST_HOSTS} hosts")
+        if twice := repeated(hosts, self._suffixes):
+            raise self._wrong(f"{twice[1].name} names the same machine as {twice[0].name}")
+        if len(hosts) == 1 and ":" not in text and is_local(hosts[0].name, self._suffixes):
+            hosts = [Host(hosts[0].name, local_slots(), self._origin)]
+        return Allocation(tuple(hosts), self._origin)
 
+    def _hosts(self, item: str) -> list[Host]:
+        names, colon, slots = item.partition(":")
+        if ":" in slots:
+            raise self._wrong(f"{item[:80]!r} is no host with slots", "an IPv6 host by its name")
+        if colon and not (slots.isascii() and slots.isdigit() and int(slots[:10]) >= 1 and len(slots) < 7):
+            raise self._wrong(f"the slots of {item[:80]!r} are not a positive number")
+        return [Host(name, int(slots or 1), self._origin) for name in expand(names, self._origin)]
 
-def _item(item: str, origin: str) -> tuple[list[str], int | None]:
-    names, colon, slots = item.partition(":")
-    if not colon:
-        return expand(item, origin), None
-    if not (slots.isascii() and slots.isdigit() and int(slots[:10]) >= 1 and len(slots) < 7):
-        raise _wrong(f"the slots of {item!r} are not a positive number", origin)
-    return expand(names, origin), int(slots)
-
-
-def _wrong(what: str, origin: str) -> UsageProblem:
-    return UsageProblem(
-        what, where=origin, expected="hosts and slots, as in node[01-04]:8,gpu1:4", hint="correct the list of hosts"
-    )
+    def _wrong(self, what: str, also: str = "") -> UsageProblem:
+        expected = "hosts and slots, as in node[01-04]:8,gpu1:4" + (f"; {also}" if also else "")
+        return UsageProblem(what, where=self._origin, expected=expected, hint="correct the list of hosts")

@@ -43,7 +43,8 @@ class MultihostSession:
         """The plan of this session."""
         from pytest_multihost_env import plan
 
-        return plan.foreseen(self.settings) if self.settings.dry_run else plan.make(self.settings)
+        plugins = self._config.pluginmanager.get_plugins()
+        return plan.foreseen(self.settings, plugins) if self.settings.dry_run else plan.make(self.settings, plugins)
 
     @property
     def in_use(self) -> bool:

@@ -127,11 +127,11 @@ def _wrapped(line: str, width: int) -> str:
 
 
 def hosts(allocation: Allocation, look: Look = PLAIN) -> str:
-    """Tell which hosts the job has, with how many slots, and who named them."""
-    rows = tuple((host.name, str(host.slots)) for host in allocation.hosts)
+    """Tell which hosts the job has, with how many slots, and who named them where."""
+    rows = tuple((host.name, str(host.slots), host.where) for host in allocation.hosts)
     count = _count(len(rows), "host")
     caption = f"{count}, {_count(allocation.slots, 'slot')}, named by: {allocation.source}"
-    return render(Table(("host", "slots"), rows, caption), look)
+    return render(Table(("host", "slots", "named in"), rows, caption), look)
 
 
 def explain(rows: Iterable[Sequence[str]], look: Look = PLAIN) -> str:

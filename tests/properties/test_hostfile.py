@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from pytest_multihost_env.errors import UsageProblem
 from pytest_multihost_env.hosts import OptionSource, SlurmSource
 from pytest_multihost_env.hosts.hostfile import parse
+from pytest_multihost_env.hosts.merge import merged
 from pytest_multihost_env.model import Allocation
 from pytest_multihost_env.names import short_host, valid_host
 
@@ -20,19 +21,22 @@ STYLES = st.sampled_from(
 
 def pairs(allocation: Allocation | None) -> list[tuple[str, int]]:
     assert allocation is not None
-    return [(host.name, host.slots) for host in allocation.hosts]
+    return [(host.name, host.slots) for host in merged(allocation).hosts]
+
+
+def lines(text: str) -> Allocation:
+    return Allocation(parse(text, "hosts"), "hosts")
 
 
 @given(LISTS, st.data())
 def test_a_hostfile_is_read_as_it_was_written(hosts: list[tuple[str, int]], data: st.DataObject) -> None:
     text = "\n".join(data.draw(STYLES).format(name, slots) for name, slots in hosts)
-    assert pairs(parse(text, "hosts")) == hosts
+    assert pairs(lines(text)) == hosts
 
 
 @given(LISTS)
 def test_a_plain_list_counts_its_lines(hosts: list[tuple[str, int]]) -> None:
-    lines = [name for name, slots in hosts for _ in range(slots)]
-    assert pairs(parse("\n".join(lines), "hosts")) == hosts
+    assert pairs(lines("\n".join(name for name, slots in hosts for _ in range(slots)))) == hosts
 
 
 @given(LISTS)
@@ -51,9 +55,9 @@ def test_a_range_keeps_its_padding(first: int, more: int, width: int, slots: int
 
 @given(st.text(alphabet="n1-2[],:.@&!*;$ \n=#/ü", max_size=14))
 def test_any_text_is_either_refused_or_gives_names_that_a_launcher_may_get(text: str) -> None:
-    for read in (lambda: OptionSource(text).find({}), lambda: parse(text, "hosts")):
+    for read in (lambda: OptionSource(text).find({}), lambda: lines(text)):
         try:
-            allocation = read()
+            allocation = merged(read())
         except UsageProblem:
             continue
         assert allocation.hosts

@@ -113,11 +113,19 @@ def test_hosts_as_text_and_as_json(elsewhere: Path, capsys: pytest.CaptureFixtur
     (elsewhere / "host file").write_text("n1 slots=2\nn2 slots=3\n")
     assert main(["hosts", "--hostfile", "host file", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["hosts"] == [{"name": "n1", "slots": 2}, {"name": "n2", "slots": 3}]
+    file = elsewhere / "host file"
+    assert found["hosts"] == [
+        {"name": "n1", "slots": 2, "where": f"{file}:1"},
+        {"name": "n2", "slots": 3, "where": f"{file}:2"},
+    ]
+    assert found["source"] == f"hostfile {file}"
     assert found["slots"] == 5
     assert main(["hosts", "--hosts", "n[1-2]:4"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split() for line in lines[2:4]] == [["n1", "4"], ["n2", "4"]]
+    assert [line.split() for line in lines[2:4]] == [
+        ["n1", "4", "option", "--hosts"],
+        ["n2", "4", "option", "--hosts"],
+    ]
     assert lines[-1] == "2 hosts, 8 slots, named by: option --hosts"
 
 

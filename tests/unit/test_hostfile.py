@@ -1,24 +1,25 @@
-"""Sources of hosts: hostfiles, PBS, this machine, their order, and machines that have two names."""
+"""Hostfiles, this machine, and machines that have two names."""
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from pathlib import Path
 
 import pytest
 
-from pytest_multihost_env import config, hosts
+from pytest_multihost_env import hosts
 from pytest_multihost_env.errors import UsageProblem
 from pytest_multihost_env.hosts.hostfile import parse
-from pytest_multihost_env.hosts.merge import Entry, merge
+from pytest_multihost_env.hosts.merge import merged
 from pytest_multihost_env.model import Allocation, Host
 from pytest_multihost_env.names import same_host, valid_host
 
 
 def pairs(allocation: Allocation | None) -> list[tuple[str, int]]:
     assert allocation is not None
-    return [(host.name, host.slots) for host in allocation.hosts]
+    return [(host.name, host.slots) for host in merged(allocation).hosts]
 
 
 @pytest.mark.parametrize(
@@ -35,6 +36,11 @@ def pairs(allocation: Allocation | None) -> list[tuple[str, int]]:
         ("a.x.org\na.y.org\n", [("a.x.org", 1), ("a.y.org", 1)]),
         ("10.0.0.1\n10.0.0.2:2\n", [("10.0.0.1", 1), ("10.0.0.2", 2)]),
         ("\ufeffn1 slots=1", [("n1", 1)]),
+        ("\tn1\tslots\t=\t2\r\n\r\nn2\r", [("n1", 2), ("n2", 1)]),
+        ("n1 cpu=2 max-cpu=4\nn2 count=3 count_max=3\n", [("n1", 2), ("n2", 3)]),
+        ("n1 slots=02", [("n1", 2)]),
+        ("n1 max_slots=4", [("n1", 1)]),
+        ("n1:2#\n#n2", [("n1", 2)]),
     ],
 )
 def test_hostfile_grammar(text: str, expected: list[tuple[str, int]], special: Path) -> None:
@@ -47,6 +53,10 @@ def test_hostfile_grammar(text: str, expected: list[tuple[str, int]], special: P
     ("line", "words"),
     [
         ("n1 slots=0", "'0' is not a positive number"),
+        ("n1 slots=1234567", "'1234567' is not a positive number"),
+        ("n1 slots=٣", "is not a positive number"),
+        ("n1 slots=1 slots=2", "'slots=2' is not understood"),
+        ("n1 max_slots=0", "'0' is not a positive number"),
         ("n1 slots=two", "'two' is not a positive number"),
         ("n1 slots=", "'' is not a positive number"),
         ("n1:", "'' is not a positive number"),
@@ -58,6 +68,10 @@ def test_hostfile_grammar(text: str, expected: list[tuple[str, int]], special: P
         ("n1,n2", "'n1,n2' is not a host name"),
         ("n[1-2]", "is not a host name"),
         ("nü", "is not a host name"),
+        ("n1:2:3", "'n1:2:3' is not a host name"),
+        ("a" * 300, "is not a host name"),
+        ("n\x00", "is not a host name"),
+        ("slots=2", "'slots=2' is not a host name"),
     ],
 )
 def test_a_bad_line_is_shown_with_its_number(line: str, words: str, special: Path) -> None:
@@ -71,19 +85,132 @@ def test_a_bad_line_is_shown_with_its_number(line: str, words: str, special: Pat
 
 @pytest.mark.parametrize("text", ["", "\n\n", "# n1\n"])
 def test_a_file_without_hosts_is_refused(text: str) -> None:
-    with pytest.raises(UsageProblem, match="names no host"):
+    with pytest.raises(UsageProblem, match="names no host") as caught:
         parse(text, "hosts")
+    assert caught.value.hint == "write one host a line, as in: n1 slots=8"
 
 
-def test_a_missing_hostfile_is_refused(special: Path) -> None:
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        ("n1 user=bob", "~/.ssh/config"),
+        ("bob@n1 slots=2", "~/.ssh/config"),
+        ("n1 port=2222", "~/.ssh/config"),
+        ("n1 slots=0", "leave out the line"),
+        ("^n1", "leave out the line"),
+        ("rank 0=n1 slot=0", "rankfile"),
+        ("rank=n1", "rankfile"),
+        ("fe80::1", "IPv6"),
+        ("[fe80::1]:2", "IPv6"),
+        ("n[1-2]:4", "--multihost-hosts"),
+        ("n1,n2", "--multihost-hosts"),
+        ("n1 n2", "correct the line"),
+    ],
+)
+def test_what_others_write_in_a_hostfile_has_a_remedy_of_its_own(line: str, hint: str) -> None:
     with pytest.raises(UsageProblem) as caught:
-        hosts.HostfileSource(special / "gone").find({})
-    assert str(special / "gone") in (caught.value.where or "")
+        parse(line, "hosts")
+    assert caught.value.where == "hosts:1"
+    assert hint in (caught.value.hint or "")
+
+
+def test_lines_are_counted_as_an_editor_counts_them() -> None:
+    with pytest.raises(UsageProblem) as caught:
+        parse("n1 slots=2\u2028\x0bmax_slots=2\x0c\r\nn2\x1c\x85\rn3\n\nbad line here\n", "hosts")
+    assert caught.value.where == "hosts:5"
+
+
+def test_an_error_about_an_endless_line_is_short() -> None:
+    with pytest.raises(UsageProblem) as caught:
+        parse("n1 " + "x" * 1_000_000, "hosts")
+    assert len(str(caught.value)) < 500
+
+
+def test_files_that_are_none_are_refused(special: Path) -> None:
+    (special / "utf-16").write_bytes("n1\nn2\n".encode("utf-16"))
+    (special / "latin").write_bytes(b"n1\nn2 # k\xfcche\n")
+    (special / "closed").write_text("n1")
+    (special / "loop").symlink_to("loop")
+    said = {
+        "gone": "No such file",
+        ".": "Is a directory",
+        "loop": "symbolic links",
+        "nul\0": "null",
+        "utf-16": "line 1 of the file of hosts is not UTF-8",
+        "latin": "line 2 of the file of hosts is not UTF-8",
+        "/dev/zero": "more than 16 MiB",
+    }
+    for name, words in said.items():
+        with pytest.raises(UsageProblem) as caught:
+            hosts.HostfileSource(special / name, "ini multihost_hostfile").find({})
+        assert words in caught.value.what
+        assert caught.value.where == f"ini multihost_hostfile: {special / name}"
+        assert caught.value.hint
+
+
+def test_a_file_that_nobody_may_read_is_refused(special: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Faked: to root, whom these tests run as, every file is readable."""
+
+    def refuse(*_args: object, **_kwargs: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(UsageProblem, match="cannot be read: Permission denied"):
+        hosts.HostfileSource(special / "closed").find({})
+
+
+def merge(*names: str, suffixes: tuple[str, ...] = ()) -> Allocation:
+    found = Allocation(tuple(Host(name, 2, f"hosts:{line}") for line, name in enumerate(names, 1)), "test")
+    return merged(found, suffixes)
 
 
 def test_a_short_name_of_two_domains_is_refused() -> None:
-    with pytest.raises(UsageProblem, match=r"a may mean a\.x\.org or a\.y\.org"):
-        merge([Entry(name, 1, "x") for name in ("a.x.org", "a", "a.y.org")], "x")
+    with pytest.raises(UsageProblem, match=r"a may mean a\.x\.org or a\.y\.org") as caught:
+        merge("a.x.org", "a", "a.y.org")
+    assert caught.value.where == "hosts:2"
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["n1", "n1.x.org", "N1."], [("n1", 6)]),
+        (["n1-hsn0", "n2", "n1", "n1-hsn1.x.org"], [("n1-hsn0", 6), ("n2", 2)]),
+        (["n1-hsn0.x.org", "n1.x.org", "n1.y.org"], [("n1-hsn0.x.org", 4), ("n1.y.org", 2)]),
+        (["n1-hsn0", "n1-ib0"], [("n1-hsn0", 2), ("n1-ib0", 2)]),
+        (["-hsn0x", "n1"], None),
+        (["hsn0", "n1"], [("hsn0", 2), ("n1", 2)]),
+        (["10.0.0.1", "10.0.0.2", "10.0.0.1"], [("10.0.0.1", 4), ("10.0.0.2", 2)]),
+    ],
+)
+def test_each_machine_is_there_once(names: list[str], expected: list[tuple[str, int]] | None) -> None:
+    """Row 84."""
+    if expected is None:
+        with pytest.raises(UsageProblem, match="is not a host name"):
+            merge(*names, suffixes=hosts.SUFFIXES)
+    else:
+        found = merge(*names, suffixes=hosts.SUFFIXES)
+        assert [(host.name, host.slots) for host in found.hosts] == expected
+
+
+def test_a_suffix_and_two_domains_are_refused() -> None:
+    with pytest.raises(UsageProblem, match=r"n1-hsn0 may mean n1\.x\.org or n1\.y\.org"):
+        merge("n1.x.org", "n1.y.org", "n1-hsn0", suffixes=hosts.SUFFIXES)
+
+
+def test_where_a_host_is_named() -> None:
+    assert [host.where for host in merge("n1", "n1", "n2", "n1", "n2").hosts] == ["hosts:1-2,4", "hosts:3,5"]
+    mixed = Allocation((Host("n1", 1, "a:1"), Host("n1", 1, "b:2"), Host("n1", 1, "a:1")), "test")
+    assert merged(mixed).hosts[0].where == "a:1 and 1 more"
+    assert merged(Allocation((Host("n1", 1), Host("n1", 1)), "test")).hosts[0].where == ""
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [((), "test names no host"), ((Host("n1", 0),), "n1 has 0 slots"), ((Host("-n1", 1),), "'-n1' is not a host name")],
+)
+def test_what_a_source_may_not_say(found: tuple[Host, ...], words: str) -> None:
+    with pytest.raises(UsageProblem, match=words):
+        merged(Allocation(found, "test"))
 
 
 @pytest.mark.parametrize(
@@ -107,51 +234,6 @@ def test_same_host(one: str, other: str, same: bool) -> None:
 @pytest.mark.parametrize("name", ["", "-n", ".n", "n 1", "n1\n", "n1;x", "n1:2", "n/1", "nü", "n1,n2"])
 def test_names_that_no_launcher_may_get(name: str) -> None:
     assert not valid_host(name)
-
-
-def test_lines_of_a_pbs_node_file_are_slots(special: Path) -> None:
-    path = special / "nodes"
-    path.write_text("n1\nn1\n\nn2.example.org\nn1\n")
-    assert pairs(hosts.PbsSource().find({"PBS_NODEFILE": str(path)})) == [("n1", 3), ("n2.example.org", 1)]
-    assert hosts.PbsSource().find({}) is None
-
-
-@pytest.mark.parametrize("content", [None, "", "n1\nn1 slots=2\n"])
-def test_a_pbs_job_without_a_node_file_is_refused(content: str | None, special: Path) -> None:
-    path = special / "nodes"
-    if content is not None:
-        path.write_text(content)
-    with pytest.raises(UsageProblem) as caught:
-        hosts.PbsSource().find({"PBS_NODEFILE": str(path)})
-    assert str(path) in (caught.value.where or "")
-
-
-def test_the_order_of_sources(special: Path) -> None:
-    hostfile, nodes = special / "hosts", special / "nodes"
-    hostfile.write_text("from-hostfile:3")
-    nodes.write_text("from-pbs")
-    options: dict[str, object] = {"hosts": "from-option:2", "hostfile": str(hostfile)}
-    environ = {"PBS_NODEFILE": str(nodes), "SLURM_JOB_NODELIST": "from-slurm", "SLURM_TASKS_PER_NODE": "4"}
-
-    def found() -> tuple[list[tuple[str, int]], str]:
-        allocation = hosts.find(config.load(options, {}, {}, special), environ)
-        return pairs(allocation), allocation.source
-
-    assert found() == ([("from-option", 2)], "option --multihost-hosts")
-    del options["hosts"]
-    assert found() == ([("from-hostfile", 3)], str(hostfile))
-    del options["hostfile"]
-    assert found() == ([("from-pbs", 1)], "PBS")
-    del environ["PBS_NODEFILE"]
-    assert found() == ([("from-slurm", 4)], "Slurm")
-    environ.clear()
-    assert found()[1] == "this machine"
-
-
-def test_a_source_that_fails_is_not_skipped(special: Path) -> None:
-    environ = {"PBS_NODEFILE": str(special / "gone"), "SLURM_JOB_NODELIST": "n1"}
-    with pytest.raises(UsageProblem):
-        hosts.find(config.load({}, {}, {}, special), environ)
 
 
 def test_this_machine_has_slots_enough_for_small_suites() -> None:
@@ -179,3 +261,6 @@ def test_this_machine_named_alone_has_its_own_slots() -> None:
     assert pairs(hosts.OptionSource("localhost").find({})) == [("localhost", own.slots)]
     assert pairs(hosts.OptionSource("localhost:2").find({})) == [("localhost", 2)]
     assert pairs(hosts.OptionSource("localhost,n2").find({})) == [("localhost", 1), ("n2", 1)]
+    assert pairs(hosts.OptionSource("localhost-hsn0", suffixes=hosts.SUFFIXES).find({})) == [
+        ("localhost-hsn0", own.slots)
+    ]
