@@ -1,4 +1,4 @@
-"""What every registered source of hosts must keep to.  A new one gets a recorded job in `tests.jobs`."""
+"""What every registered source of hosts must keep to.  A new one gets a recorded job in `tests.recorded`."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from pytest_multihost_env.hosts.merge import merged
 from pytest_multihost_env.model import Allocation, Host
 from pytest_multihost_env.protocols import HostSource
 from pytest_multihost_env.registry import Registry
-from tests import jobs
-from tests.jobs import Job
+from tests import recorded
+from tests.recorded import Job
 
 SOURCES: Mapping[str, HostSource] = registry.load().host_sources
 
@@ -36,7 +36,7 @@ def source(request: pytest.FixtureRequest) -> HostSource:
     return SOURCES[request.param]
 
 
-@pytest.fixture(params=jobs.RECORDED, ids=lambda job: job.origin.split(":")[0])
+@pytest.fixture(params=recorded.RECORDED, ids=lambda job: job.origin.split(":")[0])
 def job(request: pytest.FixtureRequest) -> Job:
     found: Job = request.param
     return found
@@ -50,10 +50,10 @@ class TestEvery:
         assert source.find({"PATH": "/usr/bin", "HOME": "/root", "HOSTNAME": "n1", "SLURM_CONF": "/etc/x"}) is None
 
     def test_it_has_a_recorded_job(self, source: HostSource) -> None:
-        assert source.name in {job.source for job in jobs.RECORDED}
+        assert source.name in {job.source for job in recorded.RECORDED}
 
     def test_it_is_silent_in_the_jobs_of_others(self, source: HostSource, special: Path) -> None:
-        for number, job in enumerate(jobs.RECORDED):
+        for number, job in enumerate(recorded.RECORDED):
             if job.source != source.name:
                 place = special / str(number)
                 place.mkdir()
@@ -86,14 +86,14 @@ class TestRecorded:
         if job.lists:
             refused(special, environ)
 
-    def test_with_empty_or_mangled_lists_it_is_an_error_and_never_one_host(self, job: Job, special: Path) -> None:
-        for text in ("n[1-", "-oProxyCommand=x", "n1 n2 n3 n4 n5", "n1,,n2", "\ufffd"):
+    def test_with_mangled_lists_it_is_an_error_and_never_one_host(self, job: Job, special: Path) -> None:
+        for text in ("n[1-", "-oProxyCommand=x", "n1,,n2", "\ufffd"):
             environ = job.put(special)
             for name in job.lists:
                 environ[name] = text
             for name in job.files:
                 (special / name.lstrip("/")).write_text(f"{text}\n")
-            if job.lists and text != "n1 n2 n3 n4 n5":
+            if job.lists:
                 refused(special, environ)
 
 
@@ -112,7 +112,12 @@ def test_the_order_of_sources(present: set[str], special: Path) -> None:
     """Row 79: setting > hostfile > a job that was started inside another's > PBS > Slurm > LSF > this machine."""
     options: dict[str, object] = {}
     environ: dict[str, str] = {}
-    for source, job in (("LSF", jobs.LSF), ("PBS", jobs.TORQUE), ("Flux", jobs.FLUX_JOB), ("Slurm", jobs.SLURM_HET)):
+    for source, job in (
+        ("LSF", recorded.LSF),
+        ("PBS", recorded.TORQUE),
+        ("Flux", recorded.FLUX_JOB),
+        ("Slurm", recorded.SLURM_HET),
+    ):
         if source in present:
             (special / source).mkdir()
             environ |= job.put(special / source)

@@ -6,10 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_multihost_env.errors import UsageProblem
-from pytest_multihost_env.hosts import OptionSource, SlurmSource
+from pytest_multihost_env.hosts import LsfSource, OptionSource, PbsSource, SlurmSource, fold
 from pytest_multihost_env.hosts.hostfile import parse
 from pytest_multihost_env.hosts.merge import merged
-from pytest_multihost_env.model import Allocation
+from pytest_multihost_env.hosts.nodeset import unfold
+from pytest_multihost_env.model import Allocation, Host
 from pytest_multihost_env.names import short_host, valid_host
 
 NAMES = st.from_regex(r"[a-z][a-z0-9-]{0,6}(\.[a-z]{1,3}){0,2}", fullmatch=True)
@@ -51,6 +52,73 @@ def test_a_range_keeps_its_padding(first: int, more: int, width: int, slots: int
     assert pairs(OptionSource(f"{text}:{slots}").find({})) == [(name, slots) for name in names]
     environ = {"SLURM_JOB_NODELIST": text, "SLURM_TASKS_PER_NODE": f"{slots}(x{len(names)})"}
     assert pairs(SlurmSource().find(environ)) == [(name, slots) for name in names]
+
+
+@given(LISTS)
+def test_what_is_folded_unfolds_to_the_same(hosts: list[tuple[str, int]]) -> None:
+    folded = ",".join(fold(Host(name, slots) for name, slots in hosts))
+    assert pairs(OptionSource(folded).find({})) == hosts
+
+
+NUMBERED = st.lists(
+    st.builds(
+        lambda word, number, width, tail: f"{word}{number:0{width}}{tail}",
+        st.sampled_from(["n", "r1n", "10.0.0.", "x0c"]),
+        st.integers(0, 12345),
+        st.integers(1, 5),
+        st.sampled_from(["", "-ib", ".x.org"]),
+    ),
+    max_size=30,
+    unique=True,
+)
+
+
+@given(NUMBERED, st.integers(1, 9))
+def test_numbered_names_fold_and_unfold(names: list[str], slots: int) -> None:
+    items = fold(Host(name, slots) for name in names)
+    assert [name for item in items for name in unfold(item.rpartition(":")[0], "")] == names
+
+
+ANY = st.one_of(st.text(max_size=30), st.text(alphabet="n12345-[](x),:. \t\r\n#", max_size=30))
+VARIABLES = st.fixed_dictionaries(
+    {},
+    optional=dict.fromkeys(
+        [
+            "SLURM_JOB_ID",
+            "SLURM_JOB_NODELIST",
+            "SLURM_TASKS_PER_NODE",
+            "SLURM_JOB_CPUS_PER_NODE",
+            "SLURM_HET_SIZE",
+            "SLURM_JOB_NODELIST_HET_GROUP_0",
+            "LSB_JOBID",
+            "LSB_DJOB_HOSTFILE",
+            "LSB_MCPU_HOSTS",
+            "LSB_HOSTS",
+            "PBS_JOBID",
+            "PBS_HOME",
+            "PBS_CONF_FILE",
+            "PBS_NODEFILE",
+        ],
+        ANY,
+    ),
+)
+
+
+@given(VARIABLES)
+def test_any_variables_are_refused_or_give_names_that_a_launcher_may_get(environ: dict[str, str]) -> None:
+    problems = []
+    for source in (PbsSource(), SlurmSource(), LsfSource()):
+        try:
+            found = source.find(environ)
+            allocation = merged(found) if found is not None else None
+        except UsageProblem as problem:
+            problems.append(problem)
+            continue
+        for host in allocation.hosts if allocation is not None else ():
+            assert valid_host(host.name)
+            assert host.slots >= 1
+            assert host.where
+    assert all(problem.hint and problem.where for problem in problems)
 
 
 @given(st.text(alphabet="n1-2[],:.@&!*;$ \n=#/ü", max_size=14))
