@@ -26,6 +26,9 @@ SETTLE = 1.0
 PATIENCE = 10.0
 """Seconds for which a listing may show a name that this host, once told that there is none, still cannot open."""
 
+BESIDE = 18
+"""By so much a temporary name beside a file is longer than the file's own."""
+
 _NOT_YET = frozenset({errno.ENOENT, errno.ESTALE})
 _LOST = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOENT})
 """What a rename is answered with when it was done, and the reply to it was lost."""
@@ -237,7 +240,7 @@ def _swapped(path: Path, text: str, patience: float) -> bool:
 
 
 def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    return path.with_name(f".{path.name}.{secrets.token_hex((BESIDE - 2) // 2)}")
 
 
 # -- getting it onto the disk ------------------------------------------------------------------------------------

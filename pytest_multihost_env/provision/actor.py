@@ -18,7 +18,7 @@ class Actor:
     Attributes:
         host: Its host's name.
         boot: The id of that boot of the kernel.
-        pids: The PID namespace in which `pid` counts.
+        pids: The namespaces in which `pid` and `started` count: that of process numbers, and that of the clock.
         pid: Its number there.
         started: When the kernel started it, in clock ticks after boot (proc(5), field 22).
         since: When it began what it is doing, as a person reads it; never compared.
@@ -40,8 +40,8 @@ class Actor:
         return self.host, self.boot, self.pids
 
     def is_near(self) -> bool:
-        """Return whether this process can see that one, if it lives."""
-        return self.place == _place()
+        """Return whether this process can see that one, if it lives; without /proc it sees none."""
+        return self.place == _place() and "" not in self.place
 
     def is_gone(self) -> bool:
         """Return whether it is certain, from here, that the process has ended."""
@@ -98,9 +98,14 @@ def _boot() -> str:
 
 def _pids() -> str:
     try:
-        return os.readlink("/proc/self/ns/pid")  # noqa: PTH115 - a name of the kernel's, not a path
+        pids = os.readlink("/proc/self/ns/pid")  # noqa: PTH115 - a name of the kernel's, not a path
     except OSError:
         return ""
+    try:
+        # In another time namespace /proc shows another start of the same process (time_namespaces(7)).
+        return f"{pids} {os.readlink('/proc/self/ns/time')}"  # noqa: PTH115 - as above
+    except OSError:  # before Linux 5.6
+        return pids
 
 
 def _start_of(pid: int) -> str | None:

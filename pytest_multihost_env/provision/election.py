@@ -58,7 +58,7 @@ def private_directory() -> Path:
         NotReady: Somebody else made it, or others may write to it.
     """
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    if runtime and Path(runtime).is_dir() and os.access(runtime, os.W_OK):
+    if runtime and _is_ours(Path(runtime)):
         path = Path(runtime) / "multihost-env"
     else:
         path = Path(tempfile.gettempdir()) / f"multihost-env-{os.geteuid()}"
@@ -76,3 +76,12 @@ def private_directory() -> Path:
             hint="remove it, or set TMPDIR to a directory of your own",
         )
     return path
+
+
+def _is_ours(runtime: Path) -> bool:
+    """Return whether `runtime` is a directory of this user: under `sudo -E` it is the caller's, and would stay spoiled."""
+    try:
+        status = runtime.stat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and os.access(runtime, os.W_OK)

@@ -163,7 +163,8 @@ def _until_done(job: Job, chair: Chair, lease: Lease) -> Generation:
     doubt = _Doubt(job.notify)
     while True:
         done = _outcome(job, old_failures)
-        if done is None and chair.take() and doubt.claims(lease):
+        # Who has this host's seat may have been stopped (a job that is suspended): then not even that host waits for it.
+        if done is None and (chair.take() or lease.is_silent) and doubt.claims(lease):
             # Somebody may have finished between the look and the claim.
             done = _outcome(job, old_failures) or build(job, lease)
         if done is not None:

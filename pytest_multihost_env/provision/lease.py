@@ -102,6 +102,11 @@ class Lease:
         """Seconds since the last change that this contender saw."""
         return time.monotonic() - self._seen_at
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether this contender has looked, and has seen no change for the lease's time."""
+        return self._seen is not None and self.silence >= self._ttl
+
     def try_claim(self) -> bool:
         """Take the lease if it is free, or its holder is gone or silent; return whether it is ours now.
 
@@ -110,7 +115,7 @@ class Lease:
         """
         sighting = self.look()
         gone = sighting.holder is not None and sighting.holder.is_gone()
-        if not sighting.free and not gone and self.silence < self._ttl:
+        if not sighting.free and not gone and not self.is_silent:
             return False
         if not self._claim(sighting.number + 1):
             return False

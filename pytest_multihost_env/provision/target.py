@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shlex
+import sys
 from pathlib import Path
 
 from pytest_multihost_env import files, filesystem
@@ -93,6 +94,8 @@ def _refuse_dangerous(source: Path, target: Path) -> None:
         reason = "lies inside the source"
     elif any(real_source.is_relative_to(way) for way in ways):
         reason = "contains the source"
+    elif _too_long(target):
+        reason = "has a part that is too long: what is made beside it gets a longer name"
     elif any(character in str(target) for character in ":\n\r"):
         reason = "has a colon or a line break in its path, which PATH and scripts cannot hold"
     if reason is not None:
@@ -102,6 +105,31 @@ def _refuse_dangerous(source: Path, target: Path) -> None:
             hint="name a directory of its own, such as ./python_env",
         )
     _refuse_parent(target)
+    _refuse_encoding(source, target)
+
+
+def _too_long(target: Path) -> bool:
+    """Return whether the names that have to be made are longer than the file system lets names be."""
+    existing = nearest(target.parent)
+    try:
+        limit = os.pathconf(existing, "PC_NAME_MAX")
+    except (OSError, ValueError):
+        limit = 255
+    missing = target.parent.relative_to(existing).parts
+    return max(len(os.fsencode(name)) for name in (*missing, target.name + "x" * files.BESIDE)) > limit
+
+
+def _refuse_encoding(source: Path, target: Path) -> None:
+    """Refuse to read names in another way than the other hosts: then a path has another text here than in a manifest."""
+    encoding = sys.getfilesystemencoding()
+    for path in (source, target):
+        if encoding != "utf-8" and not str(path).isascii():
+            raise UsageProblem(
+                f"a path is not plain ASCII, and this Python reads file names as {encoding}",
+                where=str(path),
+                expected="UTF-8, as on the other hosts",
+                hint="set PYTHONUTF8=1, or LC_ALL=C.UTF-8",
+            )
 
 
 def _refuse_parent(target: Path) -> None:

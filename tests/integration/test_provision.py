@@ -8,6 +8,8 @@ import json
 import os
 import shutil
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -144,6 +146,8 @@ BAD = {
     "somebody's environment": ("source", "venv", "was not made by multihost-env"),
     "somebody's symlink": ("source", "link", "was not made by multihost-env"),
     "colon": ("source", "a:b", "colon"),
+    "a long name": ("source", "shared/" + 240 * "x", "too long"),
+    "a long name on the way": ("source", "new/" + 256 * "x" + "/env", "too long"),
 }
 
 
@@ -167,6 +171,23 @@ def test_what_cannot_be_creates_nothing(
     with pytest.raises(UsageProblem, match=reason) as caught:
         ensure(special / name_of_source, special / name_of_target)
     assert caught.value.hint
+    assert listing(special) == before
+
+
+def test_the_longest_name_that_is_not_refused_works(source: Path, special: Path) -> None:
+    assert ensure(source, special / (237 * "x")).path.is_dir()
+
+
+def test_a_python_that_reads_names_in_another_way_is_refused(source: Path, target: Path, special: Path) -> None:
+    """It would find another text in each manifest, take the environment for moved, and build one after another."""
+    assert not str(target).isascii()
+    before = listing(special)
+    environ = {**os.environ, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
+    argv = [sys.executable, "-m", "tests.integration.tiny", str(source), str(target)]
+    done = subprocess.run(argv, env=environ, cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "this Python reads file names as ascii" in done.stderr
+    assert "remedy: set PYTHONUTF8=1" in done.stderr
     assert listing(special) == before
 
 
@@ -437,6 +458,18 @@ def test_a_lock_directory_of_somebody_else_is_refused(
     ensure(source, target)
     locks = list((special / "multihost-env").iterdir())
     assert [path.suffix for path in locks] == [".lock"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can own what is another's")
+def test_the_runtime_directory_of_another_user_is_left_alone(
+    source: Path, target: Path, special: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`sudo -E` keeps the caller's XDG_RUNTIME_DIR; a directory of root's in it would lock the caller out."""
+    (special / "run").mkdir()
+    os.chown(special / "run", 65534, 65534)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(special / "run"))
+    ensure(source, target)
+    assert list((special / "run").iterdir()) == []
 
 
 @pytest.mark.parametrize("umask", [0, 0o022, 0o077])

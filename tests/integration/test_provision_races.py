@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -177,6 +178,24 @@ def test_a_stopped_builder_that_comes_back_adopts_what_stands(crew: Crew) -> Non
     assert answer(zombie)["path"] == second["path"]
     assert second["reused"] is False
     assert crew.attempts == [Path(str(second["path"])).name]
+
+
+def test_a_stopped_builder_is_replaced_on_its_own_host_too(crew: Crew) -> None:
+    """A job that is suspended keeps this host's seat; the lease decides, not the seat.  Row 14: who waits hears of beats."""
+    gate = crew.log.with_name("gate")
+    suspended = crew.start(None, "--gate", str(gate), "--ttl", "1")
+    crew.begins()
+    suspended.send_signal(signal.SIGSTOP)
+    second = crew.start(None, "--ttl", "1")
+    out, said = second.communicate(timeout=LIMIT)
+    assert second.returncode == 0, said
+    holder = rf"host {re.escape(os.uname().nodename)}, pid {suspended.pid}, since 20\d\d-\S+ \S+"
+    assert re.search(rf"waiting for {re.escape(str(crew.target))}: the build on {holder} \(last beat \d+ s ago\)", said)
+    assert re.search(rf"taking the build over from {holder}, which has not been heard of for \d+ s", said)
+    gate.write_text("")
+    suspended.send_signal(signal.SIGCONT)
+    assert answer(suspended)["path"] == json.loads(out)["path"]
+    assert crew.attempts == [Path(json.loads(out)["path"]).name]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -14,6 +14,7 @@ import pytest
 from pytest_multihost_env import files
 from pytest_multihost_env.provision import actor
 from pytest_multihost_env.provision.lease import Lease
+from tests.testbed.fixtures import skip_or_fail
 
 
 def _until(condition, seconds: float = 20.0) -> bool:
@@ -78,6 +79,27 @@ def test_a_holder_whom_proc_hides_is_not_taken_for_dead(special: Path, monkeypat
     assert holder.is_gone()
     monkeypatch.setattr(os, "kill", refuse)
     assert not holder.is_gone()
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        ["unshare", "--time", "--boottime", "5000", "--fork"],
+        ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /proc && exec "$@"', "sh"],
+    ],
+    ids=["another time namespace", "no /proc"],
+)
+def test_who_cannot_see_a_process_does_not_take_it_for_dead(where: list[str]) -> None:
+    """Its start is shown as another, or not at all: then only its silence tells."""
+    if subprocess.run([*where, "true"], capture_output=True).returncode != 0:
+        skip_or_fail(f"cannot be made here: {where[1]}")
+    look = (
+        "import json, sys; from pytest_multihost_env.provision import actor;"
+        "one = actor.parse(json.loads(sys.argv[1])); print(one.is_near(), one.is_gone(), actor.myself().is_gone())"
+    )
+    argv = [*where, sys.executable, "-c", look, json.dumps(dataclasses.asdict(actor.myself()))]
+    done = subprocess.run(argv, capture_output=True, text=True)
+    assert (done.stdout.split(), done.stderr) == (["False"] * 3, "")
 
 
 def test_a_living_holder_on_this_host_keeps_it(special: Path) -> None:
