@@ -51,12 +51,14 @@ class Shape:
         hosts: Exactly this many hosts, or None: as few as hold the ranks.
         per_host: Exactly this many ranks on each host, or None.
         env: Variables that the marker sets on the ranks, or (None) has absent; sorted by name.
+        secrets: Names of the secrets that the ranks receive; None: those that every test receives.
     """
 
     ranks: int
     hosts: int | None = None
     per_host: int | None = None
     env: tuple[tuple[str, str | None], ...] = ()
+    secrets: tuple[str, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -197,9 +199,15 @@ class Variable:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RankEnv:
-    """The environment of one rank with the reason for each variable."""
+    """The environment of one rank with the reason for each variable.
+
+    Attributes:
+        variables: The decisions, sorted by name.
+        files: Secrets that the rank finds in files, by the variable that will have the path.
+    """
 
     variables: tuple[Variable, ...]
+    files: Mapping[str, Secret] = dataclasses.field(default_factory=dict, repr=False)
 
     @property
     def values(self) -> dict[str, str]:
@@ -210,6 +218,13 @@ class RankEnv:
     def changes(self) -> dict[str, str | None]:
         """The same, and None for what it is not to have, whoever started it."""
         return {v.name: v.value for v in self.variables if v.value is not None or v.status == "UNSET"}
+
+    @property
+    def order(self) -> dict[str, object]:
+        """What the rank's supervisor is told of it."""
+        changes = self.changes
+        private = bool(self.files) or any(isinstance(value, Secret) for value in changes.values())
+        return {"env": changes, "files": dict(self.files), "private": private}
 
 
 METADATA, DIRECTORIES, STAT, CONTENT = "metadata", "directories", "stat", "content"

@@ -12,9 +12,9 @@ from pytest_multihost_env.errors import PlacementImpossible, UsageProblem
 from pytest_multihost_env.model import Allocation, Host, Place, Placement, Shape
 from pytest_multihost_env.names import valid_variable
 
-SIGNATURE: Final = "multihost(ranks, hosts=None, per_host=None, timeout=None, fresh=False, env=None)"
+SIGNATURE: Final = "multihost(ranks, hosts=None, per_host=None, timeout=None, fresh=False, env=None, secrets=None)"
 _YEAR: Final = 366 * 24 * 3600
-_PARAMETERS: Final = ("ranks", "hosts", "per_host", "timeout", "fresh", "env")
+_PARAMETERS: Final = ("ranks", "hosts", "per_host", "timeout", "fresh", "env", "secrets")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -149,8 +149,8 @@ def shape_from_marker(args: Sequence[object], kwargs: Mapping[str, object]) -> M
     given = _named(args, kwargs)
     hosts = _whole(given, "hosts")
     per_host = _whole(given, "per_host")
-    env = _env(given.get("env"))
-    shapes = tuple(Shape(ranks, hosts, per_host, env) for ranks in _ranks(given.get("ranks"), hosts, per_host))
+    env, secrets = _env(given.get("env")), _secrets(given.get("secrets"))
+    shapes = tuple(Shape(ranks, hosts, per_host, env, secrets) for ranks in _ranks(given.get("ranks"), hosts, per_host))
     for shape in shapes:
         if problem := _contradiction(shape):
             raise _refuse(problem)
@@ -216,6 +216,14 @@ def _timeout(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < _YEAR:
         raise _refuse(f"timeout={value!r} is not a positive number of seconds of at most a year")
     return float(value)
+
+
+def _secrets(value: object) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list | tuple) or not all(isinstance(name, str) for name in value):
+        raise _refuse("secrets is not a list of names")
+    return tuple(sorted(set(value)))
 
 
 def _env(value: object) -> tuple[tuple[str, str | None], ...]:

@@ -69,7 +69,7 @@ class Plan:
     def rules(self) -> environ.Rules:
         """Which variables the ranks receive."""
         found = binding.read(self.settings.rank_binding, self.facts.environ, self.facts.cwd)
-        secrets = dotenv.read(self.settings.dotenv, self.settings.secrets, self.facts.cwd)
+        secrets = dotenv.read(self.settings.dotenv, self.settings.declared, self.facts.cwd)
         rules = environ.Rules.from_settings(self.settings, found, secrets)
         return dataclasses.replace(rules, host_suffixes=tuple(self.registry.host_suffixes))
 
@@ -78,6 +78,11 @@ class Plan:
         """Takes the secrets of this job out of a text."""
         return environ.Redactor(environ.secret_values(self.rules, self.facts.environ))
 
+    def learn(self, shape: Shape) -> None:
+        """Have `redact` hide also what the marker of a test gives to a secret."""
+        names = {item.value for item in self.rules.secrets}
+        self.redact.learn(value for name, value in shape.env if value and name in names)
+
     @functools.cached_property
     def _everyone(self) -> tuple[Place, ...]:
         """The places of as many ranks as the job has slots."""
@@ -85,8 +90,32 @@ class Plan:
 
     def rank_env(self, spot: Place, size: int, marker: Mapping[str, str | None] | None = None) -> RankEnv:
         """Return the environment of one rank with the reason for each variable."""
+        return self._env(self.rules, spot, size, marker)
+
+    def env_of(self, shape: Shape, spot: Place) -> RankEnv:
+        """Return the environment of one rank of a test.
+
+        Raises:
+            UsageProblem: The test asks for a secret that nobody has declared.
+        """
+        rules = self.rules
+        if shape.secrets is not None:
+            known = {item.value for item in rules.secrets}
+            if unknown := sorted(set(shape.secrets) - known):
+                raise UsageProblem(
+                    f"the test asks for the secret {unknown[0]}, which nobody has declared",
+                    where="@pytest.mark.multihost(secrets=...)",
+                    expected=", ".join(sorted(known)) or "a name that test-secrets or secrets names",
+                    hint=f"add {unknown[0]} to test-secrets",
+                )
+            rules = rules.giving(shape.secrets)
+        return self._env(rules, spot, shape.ranks, dict(shape.env))
+
+    def _env(
+        self, rules: environ.Rules, spot: Place, size: int, marker: Mapping[str, str | None] | None = None
+    ) -> RankEnv:
         return environ.rank_env(
-            self.rules, self.facts.environ, prefix=self.facts.prefix, spot=spot, size=size, marker=marker or {}
+            rules, self.facts.environ, prefix=self.facts.prefix, spot=spot, size=size, marker=marker or {}
         )
 
     def settle(self) -> None:
@@ -98,7 +127,8 @@ class Plan:
         _ = self.allocation, self.program, self.rules
         self.refuse_unbound(self.settings.ranks or 0)
         # What the first rank would be refused for, every rank would: a secret without a value, for one.
-        self.rank_env(self._everyone[0], len(self._everyone))
+        everything = self.rules.giving({item.value for item in self.rules.secrets})
+        self._env(everything, self._everyone[0], len(self._everyone))
 
     def refuse_unbound(self, size: int) -> None:
         """Refuse `size` ranks where rank bindings speak of fewer.
@@ -294,7 +324,8 @@ class Plan:
         return {
             "t": "start",
             "argv": list(argv),
-            "env": self.rank_env(first, len(self._everyone)).changes,
+            # A check imports what there is, and needs no secret for it.
+            **self._env(self.rules.giving(()), first, len(self._everyone)).order,
             "keep": list(environ.LAUNCHER_OWNED),
             "cwd": "/",
             "stream": True,

@@ -65,9 +65,15 @@ class Redactor:
     """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
+        self._pieces: set[str] = set()
+        self._looks: set[str] = set()
+        self.learn(secrets)
+
+    def learn(self, secrets: Iterable[str]) -> None:
+        """Hide these as well from now on."""
         texts = {form for secret in set(secrets) if len(secret) >= PIECE for form in forms(secret[:])}
-        self._pieces = {text[at : at + PIECE] for text in texts for at in range(len(text) - PIECE + 1)}
-        self._looks = {piece[at : at + _LOOK] for piece in self._pieces for at in range(_STEP)}
+        self._pieces |= {text[at : at + PIECE] for text in texts for at in range(len(text) - PIECE + 1)}
+        self._looks |= {piece[at : at + _LOOK] for piece in self._pieces for at in range(_STEP)}
 
     def __bool__(self) -> bool:
         """Whether it knows any secret."""

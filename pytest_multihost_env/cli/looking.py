@@ -17,7 +17,18 @@ if TYPE_CHECKING:
     from pytest_multihost_env.model import Allocation, Completed, Place
 
 JOB = ("hosts", "hostfile", "launcher", "launcher-args")
-RULES = ("rank-binding", "dotenv", "secrets", "env", "pass", "block", "rank-scoped", "lib-first")
+RULES = (
+    "rank-binding",
+    "dotenv",
+    "secrets",
+    "secret-files",
+    "test-secrets",
+    "env",
+    "pass",
+    "block",
+    "rank-scoped",
+    "lib-first",
+)
 _TRIVIAL = "import platform, sys; print(platform.node(), platform.python_version())"
 _REACH_LIMIT = 30.0
 

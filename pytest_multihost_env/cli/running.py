@@ -68,8 +68,8 @@ def run(
 def _order(plan: Plan, spot: Place, size: int, program: tuple[str, ...]) -> Mapping[str, object]:
     from pytest_multihost_env import environ
 
-    env = plan.rank_env(spot, size).changes
-    return {"argv": list(program), "env": env, "keep": list(environ.LAUNCHER_OWNED), "cwd": str(plan.facts.cwd)}
+    order = plan.rank_env(spot, size).order
+    return {"argv": list(program), **order, "keep": list(environ.LAUNCHER_OWNED), "cwd": str(plan.facts.cwd)}
 
 
 def _run(

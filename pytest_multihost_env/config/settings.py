@@ -46,7 +46,7 @@ class Settings:
     Attributes:
         rootdir: What relative paths of the file, ini and variables are relative to.
         environment: The file-only tables of variables.
-        items: For the lists that add up (`env`, `pass`, `block`, `secrets`, `rank-scoped`): every entry with its origin, weakest first.
+        items: For the lists that add up (`env`, `pass`, `block`, `secrets`, `secret-files`, `test-secrets`, `rank-scoped`): every entry with its origin, weakest first.
         origins: For each setting by name, the layer that won.
     """
 
@@ -70,6 +70,8 @@ class Settings:
     rank_binding: tuple[Path, ...]
     dotenv: Path | None
     secrets: tuple[str, ...]
+    secret_files: tuple[str, ...]
+    test_secrets: tuple[str, ...]
     env: tuple[str, ...] = dataclasses.field(repr=False)
     pass_: tuple[str, ...]
     block: tuple[str, ...]
@@ -83,6 +85,11 @@ class Settings:
     environment: EnvironmentTable
     items: Mapping[str, tuple[Item, ...]]
     origins: Mapping[str, str]
+
+    @property
+    def declared(self) -> tuple[str, ...]:
+        """The names of all secrets that settings declare."""
+        return (*self.secrets, *self.secret_files, *self.test_secrets)
 
     def origin(self, name: str) -> str:
         """Return the layer that gave setting `name` its value, as a person would write it.

@@ -172,6 +172,22 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         adds=True,
     ),
     Setting(
+        "secret-files",
+        "list",
+        "the same, but ranks receive the path of a file that holds it, in NAME_FILE (repeatable)",
+        default=(),
+        metavar="NAME",
+        adds=True,
+    ),
+    Setting(
+        "test-secrets",
+        "list",
+        "a secret that only tests receive whose marker names it in secrets=[...] (repeatable)",
+        default=(),
+        metavar="NAME",
+        adds=True,
+    ),
+    Setting(
         "env",
         "list",
         "give the ranks one variable: NAME=VALUE, or NAME as it is in this shell (repeatable)",

@@ -42,4 +42,4 @@ def explain(env: RankEnv) -> list[tuple[str, str, str, str, str]]:
     return [
         (one.name, one.status, "" if one.value is None else shown(one.name, one.value), one.rule, one.origin)
         for one in env.variables
-    ]
+    ] + [(name, "SET", "(a path on the rank's host)", "secret-files", "built-in") for name in env.files]

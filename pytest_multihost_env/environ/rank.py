@@ -6,6 +6,7 @@ passthrough < managed < identity < secrets of the shell < rank binding's own < .
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
@@ -14,10 +15,10 @@ from pytest_multihost_env.config import Assignment
 from pytest_multihost_env.environ.managed import BUILT_IN, identity, managed
 from pytest_multihost_env.environ.rules import Rules, Wanted
 from pytest_multihost_env.environ.scoped import scoped
-from pytest_multihost_env.environ.secrecy import hidden
+from pytest_multihost_env.environ.secrecy import hidden, in_file, withheld
 from pytest_multihost_env.environ.special import never_automatic, runs_code
 from pytest_multihost_env.errors import UsageProblem
-from pytest_multihost_env.model import Place, RankEnv, Variable
+from pytest_multihost_env.model import Place, RankEnv, Secret, Variable
 from pytest_multihost_env.names import same_host, valid_variable
 
 MOST_BYTES_OF_ONE: Final = 128 * 1024
@@ -71,9 +72,22 @@ def rank_env(
             decided[variable.name] = variable
     decided |= {variable.name: variable for variable in _kept(rules, decided)}
     for item in rules.secrets:
-        decided[item.value] = hidden(item, decided.get(item.value))
+        found = decided.get(item.value)
+        decided[item.value] = hidden(item, found) if item.value in rules.given else withheld(item)
     _guard_size(decided.values())
-    return RankEnv(tuple(decided[name] for name in sorted(decided)))
+    files = dict(_into_files(rules, decided))
+    return RankEnv(tuple(decided[name] for name in sorted(decided)), files)
+
+
+def _into_files(rules: Rules, decided: dict[str, Variable]) -> Iterator[tuple[str, Secret]]:
+    """Yield what goes into files by the variable of the path; `decided` then says so instead."""
+    for name in sorted(rules.in_files):
+        one = decided[name]
+        if isinstance(one.value, Secret):
+            path = f"{name}_FILE"
+            yield path, in_file(one.value)
+            decided[name] = dataclasses.replace(one, value=None, status="UNSET", rule=f"its file's path is in {path}")
+            decided.pop(path, None)
 
 
 def _automatic(rules: Rules, launch: Mapping[str, str]) -> Iterator[Variable]:

@@ -6,7 +6,7 @@ import dataclasses
 import fnmatch
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from pytest_multihost_env.config import Assignment, Item, Settings
 from pytest_multihost_env.config.binding import Binding
@@ -65,6 +65,8 @@ class Rules:
         scoped: Variables whose paths are made each rank's own.
         dotenv: What the `.env` file says.
         secrets: Names of secrets, and who declared each.
+        given: Names of those that the ranks receive.
+        in_files: Names of those that they receive as files.
         lib_first: The environment's `lib` stands first in LD_LIBRARY_PATH.
         host_suffixes: Endings that name an interface of a host, not a host (`names.plain_host`).
     """
@@ -82,6 +84,8 @@ class Rules:
     dotenv: Dotenv = dataclasses.field(default_factory=Dotenv)
     secrets: tuple[Item, ...] = ()
     host_suffixes: tuple[str, ...] = ()
+    given: frozenset[str] = frozenset()
+    in_files: frozenset[str] = frozenset()
 
     @classmethod
     def from_settings(cls, settings: Settings, binding: Binding | None = None, dotenv: Dotenv | None = None) -> Rules:
@@ -92,6 +96,8 @@ class Rules:
         """
         profiles = (BASE, *(_profile(name, settings) for name in settings.profiles))
         origins = {profile.name: f"profile {profile.name}" for profile in profiles} | {BASE.name: BASE.name}
+        listed = [item for key in ("secrets", "secret-files", "test-secrets") for item in settings.items[key]]
+        secrets = (*map(_named, listed), *(dotenv.secrets if dotenv else ()))
         return cls(
             passes=(
                 *(Rule(text, origins[one.name], yours=False) for one in profiles for text in one.passes),
@@ -112,8 +118,14 @@ class Rules:
             scoped=tuple(_named(item) for item in settings.items["rank-scoped"]),
             lib_first=settings.lib_first,
             dotenv=dotenv or Dotenv(),
-            secrets=(*(_named(item) for item in settings.items["secrets"]), *(dotenv.secrets if dotenv else ())),
+            secrets=secrets,
+            given=frozenset(item.value for item in secrets) - set(settings.test_secrets),
+            in_files=frozenset(settings.secret_files),
         )
+
+    def giving(self, names: Collection[str]) -> Rules:
+        """Return the same rules for ranks that receive exactly these secrets."""
+        return dataclasses.replace(self, given=frozenset(names))
 
     def passing(self, name: str) -> Rule | None:
         """Return the rule that would pass `name`: yours before a profile's, then the more exact one."""

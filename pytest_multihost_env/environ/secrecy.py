@@ -39,6 +39,17 @@ def hidden(item: Item, found: Variable | None) -> Variable:
     return dataclasses.replace(found, value=Secret(found.value))
 
 
+def withheld(item: Item) -> Variable:
+    """Return the decision about a secret that these ranks do not receive, whoever else has set it there."""
+    return Variable(item.value, None, "UNSET", "a secret that is not for these ranks", item.origin)
+
+
+def in_file(value: Secret) -> Secret:
+    """Return what stands in the file of a secret: it, and for a key its last line's end, which OpenSSH insists on."""
+    cut_off = value.startswith("-----BEGIN ") and not value.endswith("\n")
+    return Secret(value[:] + "\n") if cut_off else value
+
+
 def values(rules: Rules, launch: Mapping[str, str]) -> Iterator[Secret]:
     """Yield every value that a declared secret has anywhere: in the shell, in a file, for one rank only."""
     names = {item.value for item in rules.secrets}

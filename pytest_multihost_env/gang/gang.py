@@ -12,7 +12,7 @@ from pytest_multihost_env.errors import LaunchFailed
 from pytest_multihost_env.gang.arrived import prints
 from pytest_multihost_env.gang.reconcile import ABANDONED
 from pytest_multihost_env.gang.stacks import explain
-from pytest_multihost_env.model import Place, Placement, RankRecord
+from pytest_multihost_env.model import Place, Placement, RankEnv, RankRecord
 
 Message = dict[str, object]
 
@@ -62,7 +62,7 @@ class Script:
 
     Attributes:
         argv: The rank program; `{channel}` and `{stacks}` become file descriptors.
-        env: The exact environment of a place; None: absent, also when `keep` names it.
+        env: The exact environment of a place.
         keep: Names, and beginnings that end in `_`, of variables that the launcher sets and the rank needs.
         cwd: Working directory, on every host.
         session: What the rank's pytest session is told (see `gang.rank`).
@@ -71,7 +71,7 @@ class Script:
     """
 
     argv: tuple[str, ...]
-    env: Callable[[Place], Mapping[str, str | None]]
+    env: Callable[[Place], RankEnv]
     keep: tuple[str, ...]
     cwd: str
     session: Mapping[str, object]
@@ -182,7 +182,7 @@ class Gang:
                 {
                     "t": "start",
                     "argv": list(self._script.argv),
-                    "env": dict(self._script.env(state.place)),
+                    **self._script.env(state.place).order,
                     "keep": list(self._script.keep),
                     "cwd": self._script.cwd,
                     "stream": self._script.stream,
@@ -190,7 +190,7 @@ class Gang:
             )
             place = state.place
             who = {"rank": place.rank, "size": self.size, "host": place.host, "local_rank": place.local_rank}
-            who |= {"planned": prints(self._script.env(place))}
+            who |= {"planned": prints(self._script.env(place).changes)}
             session = {**self._script.session, "mpi": self._script.mpi, **who}
             self.ranks.send(state.place.rank, {"t": "tell", "m": {"do": "session", **session}})
         end = time.monotonic() + self.limits.start

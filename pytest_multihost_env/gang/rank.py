@@ -67,7 +67,7 @@ class RankPlugin:
         self.hosts = tuple(session["hosts"])
         self.local_rank = int(session["local_rank"])
         self._config: pytest.Config
-        self._secrets = [os.environ.get(name, "") for name in session["secrets"]]
+        self._secrets = [_value(name) for name in session["secrets"]]
         # Looked at before a conftest can have changed anything.
         self._differs = differing(session["planned"], os.environ)
         self._sequence = 0
@@ -122,6 +122,16 @@ class RankPlugin:
     def pytest_internalerror(self, excrepr: object) -> None:
         """Send what broke this session: no terminal of its own shows it."""
         self.line.say("internal-error", text=plain(excrepr))
+
+
+def _value(secret: str) -> str:
+    """Return the value of a secret that this rank has, in a variable or in a file; "" of one that it has not."""
+    if path := os.environ.get(f"{secret}_FILE"):
+        try:
+            return Path(path).read_text(encoding="utf-8", errors="surrogateescape")
+        except OSError:
+            return ""
+    return os.environ.get(secret, "")
 
 
 def _die_if_aborted(report: pytest.TestReport) -> None:

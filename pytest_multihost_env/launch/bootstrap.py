@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import resource
 import selectors
 import signal
 import socket
@@ -24,6 +25,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from pytest_multihost_env import wire
+from pytest_multihost_env.launch import secretfiles
 from pytest_multihost_env.launch.program import Program
 
 KEY_VARIABLE = "MULTIHOST_ENV_CHANNEL_KEY"
@@ -88,6 +90,7 @@ class Supervisor:
         self.lifeline = lifeline
         self.decoder = wire.Decoder()
         self.program: Program | None = None
+        self.files: secretfiles.SecretFiles | None = None
         self.selector = selectors.DefaultSelector()
         self.kill_at: float | None = None
         self.running = True
@@ -133,6 +136,7 @@ class Supervisor:
             if self.kill_at is not None and time.monotonic() >= self.kill_at:
                 self.end()
         self._reap()
+        self._remove_secrets()
 
     def _from_controller(self) -> None:
         try:
@@ -168,9 +172,12 @@ class Supervisor:
         if not os.path.isdir(cwd):  # noqa: PTH112 - pathlib would cost every rank 5 ms
             self.send("failed", why=f"the working directory {cwd} does not exist on this host")
             return
+        if not self._place_secrets(order):
+            return
         try:
             self.program = Program(order)
         except OSError as error:
+            self._remove_secrets()
             self.send("failed", why=f"{order['argv'][0]} cannot be run on this host: {error.strerror}")
             return
         self.selector.register(self.program.channel, selectors.EVENT_READ, self._from_program)
@@ -178,6 +185,27 @@ class Supervisor:
         if self.program.errors >= 0:
             self.selector.register(self.program.errors, selectors.EVENT_READ, self._errors)
         self.send("started", pid=self.program.process.pid)
+
+    def _place_secrets(self, order: wire.Message) -> bool:
+        """Make the files of secrets, and have no core be written in which secrets would stand."""
+        if order.get("private"):
+            # A limit of 1 also keeps a core from a program behind a pipe, which 0 does not (core(5)).
+            hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+            resource.setrlimit(resource.RLIMIT_CORE, (min(1, hard) if hard >= 0 else 1, hard))
+        if not order.get("files"):
+            return True
+        try:
+            self.files = secretfiles.SecretFiles(order["files"])
+        except OSError as error:
+            self.send("failed", why=f"the files of secrets cannot be made on this host: {error}")
+            return False
+        order["env"] |= self.files.variables
+        return True
+
+    def _remove_secrets(self) -> None:
+        if self.files is not None:
+            self.files.remove()
+            self.files = None
 
     def _from_program(self) -> None:
         program = self.program
@@ -273,6 +301,7 @@ class Supervisor:
                 return
         program.kill(signal.SIGKILL)
         self._drain()
+        self._remove_secrets()
         self.program = None
         self.send("exit", code=program.process.returncode, output=program.last_words())
         if self.kill_at is not None:
@@ -303,6 +332,7 @@ def shelter(addresses: Sequence[str], key: bytes, ranks: Sequence[int]) -> None:
     A launcher that ends the job kills the process that it started, at once (Hydra) or soon (Open MPI).  That process
     is this one; the supervisors see it go, end their programs, and live to say what the last words were.
     """
+    secretfiles.sweep()
     lifeline, held = os.pipe()
     for rank in ranks:
         if os.fork() == 0:

@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 MARKER = (
-    "multihost(ranks, hosts=None, per_host=None, timeout=None, fresh=False, env=None): "
+    "multihost(ranks, hosts=None, per_host=None, timeout=None, fresh=False, env=None, secrets=None): "
     "run the test on this many ranks, placed on that many hosts"
 )
 

@@ -114,6 +114,9 @@ class Controller:
         callspec = getattr(item, "callspec", None)
         ranks = callspec.params.get("multihost_ranks") if callspec else None
         shape = next((shape for shape in request.shapes if shape.ranks == ranks), request.shapes[0])
+        state = sessions.of(self._config)
+        if state.in_use and shape.env:
+            state.plan.learn(shape)
         self._take_over(item, GangTest(shape, request.timeout, fresh=request.fresh))
 
     def _take_over(self, item: pytest.Item, test: GangTest) -> None:

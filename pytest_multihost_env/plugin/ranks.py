@@ -118,7 +118,7 @@ class Ranks:
 
     def _script(self, shape: Shape, placement: Placement) -> Script:
         plan = self._state.plan
-        envs = {spot: plan.rank_env(spot, shape.ranks, dict(shape.env)).changes for spot in placement.places}
+        envs = {spot: plan.env_of(shape, spot) for spot in placement.places}
         return Script(
             argv=(str(plan.facts.python), "-P", "-m", "pytest_multihost_env.gang.rank", "{channel}", "{stacks}"),
             env=envs.__getitem__,
@@ -215,7 +215,7 @@ def _right_variables(gang: Gang, script: Script) -> None:
     """
     for spot in gang.ranks.placement.places:
         for name, found in gang.differs.get(spot.rank, {}).items():
-            planned = script.env(spot).get(name)
+            planned = script.env(spot).changes.get(name)
             there, here = ("absent" if one is None else repr(environ.shown(name, one)) for one in (found, planned))
             if isinstance(planned, Secret) and found is not None:
                 there = "another value"

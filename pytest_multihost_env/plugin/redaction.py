@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Any, TextIO
+from typing import IO, Any, TextIO
 
 import pytest
 from _pytest.junitxml import LogXML, xml_key
+from _pytest.pastebin import pastebinfile_key
 
 from pytest_multihost_env.redact import Redactor
 
@@ -35,8 +36,8 @@ class Redaction:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        """Redact what went wrong with a module."""
-        if report.failed:
+        """Redact what went wrong with a module, and why it was skipped."""
+        if not report.passed:
             clean(report, self._redact)
 
     @pytest.hookimpl(tryfirst=True)
@@ -79,6 +80,16 @@ class Redaction:
         handler = getattr(config.pluginmanager.getplugin("logging-plugin"), "log_file_handler", None)
         if handler is not None:
             handler.setFormatter(RedactedFormatter(handler.formatter, self._redact))
+        self._install_in_copies(config)
+
+    def _install_in_copies(self, config: pytest.Config) -> None:
+        """Have the log of `--debug`, which shows what hooks are called with, and what `--pastebin` sends redacted too."""
+        trace = config.trace.root
+        if (write := trace._writer) is not None:
+            trace.setwriter(lambda text: write(self._redact(text)))
+        if pastebinfile_key in config.stash:
+            pasted: Any = RedactedBytes(config.stash[pastebinfile_key], self._redact)
+            config.stash[pastebinfile_key] = pasted
 
 
 class Redacted:
@@ -100,6 +111,22 @@ class Redacted:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+class RedactedBytes:
+    """A file that gets UTF-8 without secrets; whatever else is asked of it, the file behind it answers."""
+
+    def __init__(self, file: IO[bytes], redact: Redactor) -> None:
+        self._file = file
+        self._redact = redact
+
+    def write(self, data: bytes) -> int:
+        """Write `data` without secrets; says that all of it was written."""
+        self._file.write(self._redact(data.decode("utf-8", "replace")).encode("utf-8", "replace"))
+        return len(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
 
 
 class RedactedFormatter(logging.Formatter):

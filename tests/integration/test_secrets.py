@@ -23,7 +23,7 @@ from tests.testbed.bed import Testbed
 
 PYTHON = Path(sys.executable)
 COMMAND = [sys.executable, "-m", "pytest_multihost_env.cli"]
-CANARY = "hf_0123456789abcdefghijkl"
+CANARY = "hf_0123456789abcdefghijk"
 ARRIVES = """
     import hashlib, os
     import pytest
@@ -168,6 +168,13 @@ LEAKS = """
         pytest.xfail(f"known for {TOKEN}")
 
     @both
+    def chained():
+        try:
+            raise KeyError(TOKEN)
+        except KeyError as error:
+            raise ExceptionGroup(f"many {TOKEN}", [ValueError(TOKEN), OSError(TOKEN, TOKEN)]) from error
+
+    @both
     def collections():
         assert {"a": [TOKEN], "b": 1} == {"a": [TOKEN[::-1]], "b": 1}
 
@@ -179,6 +186,14 @@ LEAKS = """
     def test_parametrized_on_ranks(multihost, token, tmp_path, record_property):
         record_property("tmp", str(tmp_path))
         assert token == TOKEN
+
+    @pytest.fixture(params=[TOKEN])
+    def given(request): return request.param
+
+    def test_crashes(given):
+        print(TOKEN, file=sys.stderr)
+        if "PYTEST_XDIST_WORKER" in os.environ:
+            os.abort()
 
     @pytest.fixture
     def broken():
@@ -207,6 +222,12 @@ LEAKS = """
 """
 
 
+SKIPPED = """
+    import pytest
+    pytest.skip(open("token").read(), allow_module_level=True)
+"""
+
+
 def pieces(text: str, length: int) -> set[str]:
     return {text[at : at + length] for at in range(len(text) - length + 1)}
 
@@ -231,8 +252,8 @@ def found(text: str, secret: str) -> dict[str, list[str]]:
         (CANARY, []),
         (LONG, []),
         (LONG, ["-vv", "--showlocals"]),
-        (CANARY, ["-vv", "--showlocals", "--tb=short"]),
-        (CANARY, ["--tb=line"]),
+        (CANARY, ["-vv", "--showlocals", "--tb=short", "-olog_cli=true", "-ojunit_logging=all", "--color=yes"]),
+        (CANARY, ["--tb=line", "--debug", "--setup-show", "--durations=0"]),
         (LONG, ["-s"]),
         (CANARY, ["--capture=tee-sys"]),
         (LONG, ["-n2", "-rA"]),
@@ -244,6 +265,7 @@ def test_nothing_that_a_session_shows_or_writes_holds_a_piece_of_a_secret(
 ) -> None:
     """Reliability test S2: failing tests of many kinds, on ranks and in the controller, in every look of pytest."""
     suites.write(special, LEAKS)
+    suites.write(special, SKIPPED, "test_module.py")
     (special / "token").write_text(secret, encoding="utf-8")
     (special / "multihost-env.toml").write_text('secrets = ["HF_TOKEN"]\nhosts = "localhost:2"\nlauncher = "local"\n')
     report = special / "junit.xml"
@@ -260,13 +282,17 @@ def test_nothing_that_a_session_shows_or_writes_holds_a_piece_of_a_secret(
     outcome = suites.Outcome(done.returncode, done.stdout.decode(errors="replace"), *suites.read(report))
     assert outcome.code == 1, outcome
     assert "INTERNALERROR" not in outcome.text, outcome
-    for name in ("local_and_assert", "raised", "printed", "encoded", "logged", "called", "collections"):
+    for name in ("local_and_assert", "raised", "printed", "encoded", "logged", "called", "collections", "chained"):
         assert [outcome.tests[f"test_{name}{where}"] for where in ("", "_on_ranks")] == ["failure", "failure"], outcome
     assert "exited with code 3" in outcome.messages["test_dies"]
     assert "***" in outcome.text
     assert not found(outcome.text, secret), outcome
     for path in special.rglob("*"):
-        if path.is_file() and path.name not in ("token", "test_suite.py") and "__pycache__" not in path.parts:
+        if (
+            path.is_file()
+            and path.name not in ("token", "test_suite.py", "test_module.py")
+            and "__pycache__" not in path.parts
+        ):
             assert not found(path.read_text(errors="replace"), secret), path
         assert not found(str(path), secret), path
 

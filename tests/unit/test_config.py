@@ -70,6 +70,8 @@ SAMPLES = {
     "rank-binding": ("/a b.yaml\n/c,d.yaml", (Path("/a b.yaml"), Path("/c,d.yaml"))),
     "dotenv": ("/a b/.env", Path("/a b/.env")),
     "secrets": ("HF_TOKEN, B", ("HF_TOKEN", "B")),
+    "secret-files": ("KEY, B", ("KEY", "B")),
+    "test-secrets": ("DB, B", ("DB", "B")),
     "env": ("A=b, c", ("A=b, c",)),
     "pass": ("A_,B_", ("A_", "B_")),
     "block": ("A_*", ("A_*",)),
