@@ -36,7 +36,7 @@ def source(request: pytest.FixtureRequest) -> HostSource:
     return SOURCES[request.param]
 
 
-@pytest.fixture(params=recorded.RECORDED, ids=lambda job: job.origin.split(":")[0])
+@pytest.fixture(params=recorded.RECORDED, ids=lambda job: job.origin)
 def job(request: pytest.FixtureRequest) -> Job:
     found: Job = request.param
     return found
