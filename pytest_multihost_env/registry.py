@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
@@ -118,7 +119,8 @@ def load(plugins: Iterable[object] = ()) -> Registry:
     manager.register(_BuiltIn())
     manager.load_setuptools_entrypoints(PROJECT)
     for plugin in plugins:
-        if hasattr(plugin, HOOK) and not manager.is_registered(plugin):
+        # Not `hasattr`: some plugins have every attribute that they are asked for.
+        if inspect.isroutine(getattr(plugin, HOOK, None)) and not manager.is_registered(plugin):
             _register(manager, plugin)
     registry = Registry()
     manager.hook.multihost_env_register(registry=registry)

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 
 from pytest_multihost_env import process
 from pytest_multihost_env.errors import UsageProblem
+from pytest_multihost_env.hosts.merge import NAME_THEM
 from pytest_multihost_env.hosts.nodeset import unfold
 from pytest_multihost_env.model import Allocation, Host
 
 LIMIT = 60.0
-_HINT = "name the hosts with --multihost-hosts, as in n1:8,n2:8"
 _LIST, _RESOURCES = ("flux", "hostlist", "local"), ("flux", "resource", "R")
 
 
@@ -56,7 +56,7 @@ def _tasks(environ: Mapping[str, str], names: list[str]) -> dict[str, int]:
     """Return the job's tasks on each host: Flux spreads them evenly, the first hosts have one more."""
     text = environ.get("FLUX_JOB_SIZE", str(len(names)))
     if not (text.isascii() and text.isdigit() and len(text) < 8):
-        raise UsageProblem(f"{text!r} is not a number of tasks", where="FLUX_JOB_SIZE", hint=_HINT)
+        raise UsageProblem(f"{text!r} is not a number of tasks", where="FLUX_JOB_SIZE", hint=NAME_THEM)
     share, more = divmod(int(text), len(names))
     found = dict.fromkeys(names, 0)
     for number, name in enumerate(names):
@@ -90,6 +90,6 @@ def _bad(what: str, argv: tuple[str, ...], said: str = "") -> UsageProblem:
     return UsageProblem(
         f"this is a Flux job, but its hosts cannot be found: {what}",
         where=" ".join(argv),
-        hint=_HINT,
+        hint=NAME_THEM,
         details={"it said": said.strip()[:2000]},
     )

@@ -7,9 +7,8 @@ from pathlib import Path
 
 from pytest_multihost_env.errors import UsageProblem
 from pytest_multihost_env.hosts.hostfile import parse, read
+from pytest_multihost_env.hosts.merge import NAME_THEM
 from pytest_multihost_env.model import Allocation, Host
-
-_HINT = "name the hosts with --multihost-hosts, as in n1:8,n2:8"
 
 
 class LsfSource:
@@ -24,7 +23,9 @@ class LsfSource:
             UsageProblem: The file or the variables are missing or cannot be read.
         """
         if path := environ.get("LSB_DJOB_HOSTFILE"):
-            return Allocation(parse(read(Path(path), f"LSB_DJOB_HOSTFILE: {path}", _HINT), path, _HINT), self.name)
+            return Allocation(
+                parse(read(Path(path), f"LSB_DJOB_HOSTFILE: {path}", NAME_THEM), path, NAME_THEM), self.name
+            )
         if words := environ.get("LSB_MCPU_HOSTS", "").split():
             return Allocation(_pairs(words), self.name)
         # Left out by LSF where it would be longer than 4096 bytes, which the two above never are.
@@ -34,7 +35,7 @@ class LsfSource:
             raise UsageProblem(
                 f"this is the LSF job {job}, but its hosts are missing",
                 where="LSB_DJOB_HOSTFILE, LSB_MCPU_HOSTS and LSB_HOSTS are not set",
-                hint=_HINT,
+                hint=NAME_THEM,
             )
         return None
 
@@ -45,6 +46,6 @@ def _pairs(words: list[str]) -> tuple[Host, ...]:
     if len(names) != len(counts) or wrong is not None:
         problem = f"{wrong!r} is not a number of slots" if wrong is not None else f"{names[-1]!r} has no slots"
         raise UsageProblem(
-            problem, where="LSB_MCPU_HOSTS", expected="a host and its slots in turns, as in n1 8 n2 8", hint=_HINT
+            problem, where="LSB_MCPU_HOSTS", expected="a host and its slots in turns, as in n1 8 n2 8", hint=NAME_THEM
         )
     return tuple(Host(name, int(count), "LSB_MCPU_HOSTS") for name, count in zip(names, counts, strict=True))

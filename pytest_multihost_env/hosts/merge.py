@@ -8,6 +8,9 @@ from pytest_multihost_env.errors import UsageProblem
 from pytest_multihost_env.model import Allocation, Host
 from pytest_multihost_env.names import plain_host, same_host, short_host, valid_host
 
+NAME_THEM = "name the hosts with --multihost-hosts, as in n1:8,n2:8"
+"""The remedy where what a scheduler says cannot be read: nobody can correct that."""
+
 
 def merged(found: Allocation, suffixes: Sequence[str] = ()) -> Allocation:
     """Return the machines of `found` in the order of their first mention, the slots of each added up.
@@ -22,12 +25,10 @@ def merged(found: Allocation, suffixes: Sequence[str] = ()) -> Allocation:
         UsageProblem: There is no host, a host has no slot, a name is none, or a short name fits several domains.
     """
     _refuse(found)
-    names = _names(found, suffixes)
+    machines = _machines(found, suffixes)
     mentions: dict[str, list[Host]] = {}
     for host in found.hosts:
-        short = short_host(host.name, suffixes)
-        key = short if short in names[short] else plain_host(host.name, suffixes)
-        mentions.setdefault(key, []).append(host)
+        mentions.setdefault(machines[host.name], []).append(host)
     return Allocation(
         tuple(
             Host(hosts[0].name, sum(host.slots for host in hosts), _where([host.where for host in hosts]))
@@ -39,7 +40,7 @@ def merged(found: Allocation, suffixes: Sequence[str] = ()) -> Allocation:
 
 def _refuse(found: Allocation) -> None:
     if not found.hosts:
-        raise UsageProblem(f"{found.source} names no host", hint="name the hosts with --multihost-hosts")
+        raise UsageProblem(f"{found.source} names no host", hint=NAME_THEM)
     for host in found.hosts:
         where = host.where or found.source
         if not valid_host(host.name):
@@ -53,21 +54,28 @@ def _refuse(found: Allocation) -> None:
             raise UsageProblem(f"{host.name} has {host.slots} slots", where=where, hint="give it one, or leave it out")
 
 
-def _names(found: Allocation, suffixes: Sequence[str]) -> dict[str, set[str]]:
-    """Return the names of the machines by their first labels, when it is clear which of them each short name means."""
-    names: dict[str, set[str]] = {}
-    for host in found.hosts:
-        names.setdefault(short_host(host.name, suffixes), set()).add(plain_host(host.name, suffixes))
-    for host in found.hosts:
-        short = plain_host(host.name, suffixes)
-        full = names.get(short, set()) - {short}
+def _machines(found: Allocation, suffixes: Sequence[str]) -> dict[str, str]:
+    """Return for each name that is mentioned the name of its machine.
+
+    Raises:
+        UsageProblem: It is not clear which machine a short name means.
+    """
+    # A node file mentions a host once for each slot: what is said of a name is found out once.
+    first = {host.name: host for host in reversed(found.hosts)}
+    plain = {name: plain_host(name, suffixes) for name in first}
+    by_short: dict[str, set[str]] = {}
+    for name in plain.values():
+        by_short.setdefault(short_host(name), set()).add(name)
+    for name, host in first.items():
+        full = by_short.get(plain[name], set()) - {plain[name]}
         if len(full) > 1:
             raise UsageProblem(
-                f"{host.name} may mean {' or '.join(sorted(full))}",
+                f"{name} may mean {' or '.join(sorted(full))}",
                 where=host.where or found.source,
                 hint="write the full name of each host",
             )
-    return names
+    shorts = {name: short_host(name) for name in plain.values()}
+    return {name: short if (short := shorts[full]) in by_short[short] else full for name, full in plain.items()}
 
 
 def _where(places: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from pytest_multihost_env.errors import UsageProblem
+from pytest_multihost_env.hosts.merge import NAME_THEM
 from pytest_multihost_env.model import Host
 
 MOST_HOSTS = 65536
@@ -16,7 +17,7 @@ _RANGE = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
 
 
 def unfold(text: str, where: str) -> list[str]:
-    """Return the host names of a list of node sets; padding with zeros is kept.
+    """Return the host names of a list of node sets that a scheduler wrote; padding with zeros is kept.
 
     Args:
         text: Node sets between commas.
@@ -26,10 +27,13 @@ def unfold(text: str, where: str) -> list[str]:
         UsageProblem: An item is not a host name or a node set, or there are more than 65,536 hosts.
     """
     names: list[str] = []
-    for item in split_items(text, where):
-        names += expand(item, where)
-        if len(names) > MOST_HOSTS:
-            raise _bad(f"{_short(text)} names more than {MOST_HOSTS} hosts", where)
+    try:
+        for item in split_items(text, where):
+            names += expand(item, where)
+            if len(names) > MOST_HOSTS:
+                raise _bad(f"{_short(text)} names more than {MOST_HOSTS} hosts", where)
+    except UsageProblem as problem:
+        raise UsageProblem(problem.what, where=where, expected=problem.expected, hint=NAME_THEM) from None
     return names
 
 

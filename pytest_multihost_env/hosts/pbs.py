@@ -8,9 +8,9 @@ from pathlib import Path
 
 from pytest_multihost_env.errors import UsageProblem
 from pytest_multihost_env.hosts.hostfile import parse, read
+from pytest_multihost_env.hosts.merge import NAME_THEM
 from pytest_multihost_env.model import Allocation
 
-_HINT = "name the hosts with --multihost-hosts, as in n1:8,n2:8"
 _HOMES = ("/var/spool/pbs", "/var/spool/PBS", "/var/spool/torque")
 
 
@@ -39,11 +39,11 @@ class PbsSource:
                 raise UsageProblem(
                     f"this is the PBS job {job}, but its node file is missing",
                     where="PBS_NODEFILE is not set, and there is no " + ", ".join(places),
-                    hint=_HINT,
+                    hint=NAME_THEM,
                 )
         if not path:
             return None
-        return Allocation(parse(read(Path(path), f"{where}: {path}", _HINT), path, _HINT), self.name)
+        return Allocation(parse(read(Path(path), f"{where}: {path}", NAME_THEM), path, NAME_THEM), self.name)
 
 
 def _places(environ: Mapping[str, str], job: str) -> Iterator[str]:

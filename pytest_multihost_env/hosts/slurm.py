@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from pytest_multihost_env.errors import UsageProblem
+from pytest_multihost_env.hosts.merge import NAME_THEM
 from pytest_multihost_env.hosts.nodeset import MOST_HOSTS, unfold
 from pytest_multihost_env.model import Allocation, Host
 
@@ -95,4 +96,4 @@ def _counts(text: str, variable: str) -> list[int]:
 
 
 def _bad(what: str, where: str) -> UsageProblem:
-    return UsageProblem(what, where=where, hint="name the hosts with --multihost-hosts, as in n1:8,n2:8")
+    return UsageProblem(what, where=where, hint=NAME_THEM)
