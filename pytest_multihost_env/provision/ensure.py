@@ -179,11 +179,12 @@ def _outcome(job: Job, old_failures: frozenset[str]) -> Generation | None:
         NotReady: The build that this call waited for failed.
         Doomed: What is built in this slot would not be used.
     """
-    if job.slot.is_doomed():
+    listing = job.slot.names()  # once: thousands may wait, and each look is a call to the file server
+    if job.slot.is_doomed(listing):
         raise Doomed(job.slot.path)
-    done = job.adopted()
+    done = job.adopted(listing=listing)
     if done is None:
-        for name in sorted(job.slot.failures() - old_failures):
+        for name in sorted(failures.names(listing) - old_failures):
             raise failures.read(job.slot.path, name).error
     return done
 

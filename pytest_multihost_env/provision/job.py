@@ -106,9 +106,9 @@ class Job:
     began: float
     amount: Amount | None = None
 
-    def adopted(self, look: Look | None = None) -> Generation | None:
-        """Return what stands, which `look` finds good, or None while nothing does."""
-        ready = self.slot.ready()
+    def adopted(self, look: Look | None = None, listing: frozenset[str] | None = None) -> Generation | None:
+        """Return what stands, which `look` finds good, or None while nothing does; `listing` of the slot, if at hand."""
+        ready = self.slot.ready(listing)
         if ready is None:
             return None
         generation = adopt(self.slot, ready, self.key, self.request.trust, look)

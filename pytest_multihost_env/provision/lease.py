@@ -21,6 +21,9 @@ from pytest_multihost_env import files
 from pytest_multihost_env.provision import actor
 from pytest_multihost_env.provision.actor import Actor
 
+JUST_NOW = 0.05
+"""Seconds for which a look is as good as another: less than the shortest pause between two."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Sighting:
@@ -72,6 +75,8 @@ class Lease:
         self.doing = ""
         self._seen: Sighting | None = None
         self._seen_at = 0.0
+        self._looked_at = 0.0
+        self._claim_read: tuple[int, str, Actor] | None = None
 
     def look(self) -> Sighting:
         """Return what stands there now, and remember since when it has not changed.
@@ -84,14 +89,27 @@ class Lease:
         free = number == 0 or f"r{number:08d}" in listing
         holder, beat = (None, None) if free else self._read(number, listing)
         sighting = Sighting(number, holder, beat, free)
+        self._looked_at = time.monotonic()
         if sighting != self._seen:
             self._seen, self._seen_at = sighting, time.monotonic()
         return sighting
 
+    def seen(self) -> Sighting:
+        """Return what the last look showed, if that was just now; else look.
+
+        Raises:
+            OSError: The directory cannot be listed.
+        """
+        if self._seen is None or time.monotonic() - self._looked_at > JUST_NOW:
+            return self.look()
+        return self._seen
+
     def _read(self, number: int, listing: frozenset[str]) -> tuple[Actor | None, bytes | None]:
         try:
-            claim = files.read_record(self.directory / f"c{number:08d}").data
-            token, holder = _token(claim), actor.parse(json.loads(claim)["holder"])
+            if self._claim_read is None or self._claim_read[0] != number:  # a claim never changes
+                claim = json.loads(files.read_record(self.directory / f"c{number:08d}").data)
+                self._claim_read = number, str(claim["token"]), actor.parse(claim["holder"])
+            _, token, holder = self._claim_read
             beat = files.read_record(self.directory / f"h{token}").data if f"h{token}" in listing else None
         except (OSError, ValueError, KeyError, TypeError):
             return None, None

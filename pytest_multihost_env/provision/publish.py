@@ -123,22 +123,25 @@ class Slot:
                 return frozenset()
         return files.names(self.path)
 
-    def is_doomed(self) -> bool:
+    def is_doomed(self, listing: frozenset[str] | None = None) -> bool:
         """Return whether the environment is being taken away: nobody may begin to use it.
+
+        Args:
+            listing: What is in the slot, by somebody who has just looked.
 
         Raises:
             OSError: The slot cannot be read.
         """
-        return self.pins.name in self.names() and DOOMED in files.names(self.pins)
+        return self.pins.name in (listing or self.names()) and DOOMED in files.names(self.pins)
 
-    def ready(self) -> Ready | None:
-        """Return what stands, or None while nothing does.
+    def ready(self, listing: frozenset[str] | None = None) -> Ready | None:
+        """Return what stands, or None while nothing does; `listing` as for `is_doomed`.
 
         Raises:
             NotReady: The record is not one of ours.
             OSError: The slot cannot be read.
         """
-        if READY not in self.names():
+        if READY not in (listing or self.names()):
             return None
         try:
             return read_ready(self.path)

@@ -60,7 +60,7 @@ class Waiting:
     def _builder(self) -> tuple[str, str]:
         """Return who builds, and what that one is doing."""
         with contextlib.suppress(OSError):
-            sighting = self._lease.look()
+            sighting = self._lease.seen()
             if sighting.holder is not None:
                 return f"the build on {sighting.holder}", f"{sighting.doing}; " if sighting.doing else ""
         return "another process of this host", ""

@@ -107,6 +107,7 @@ def test_the_safe_line_of_the_docs_stops_a_script_also_when_nothing_was_printed(
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
 def test_the_line_that_ci_files_use_does_not_reach_the_next(tmp_path: Path) -> None:
+    """Row 32."""
     text = tmp_path / "script"
     text.write_text(activate.failure_script("bash", "not ready"))
     done = subprocess.run(

@@ -141,7 +141,7 @@ class TestTree:
         assert config["include-system-site-packages"] == "false"
         assert config["version"] == made.bundle.version
 
-    def test_only_a_run_time_was_copied(self, made: Made) -> None:
+    def test_only_a_run_time_was_copied(self, made: Made) -> None:  # row 40: of a system's Python too
         assert made.bundle.bytes < 150 << 20
         library = next((made.env / "py" / "lib").glob("python3.*"))
         assert not {"site-packages", "dist-packages", "test", "idlelib", "tkinter"} & {
@@ -253,7 +253,7 @@ class TestRefusals:
         with pytest.raises(NotReady, match="no answer within 1 s"):
             prove(env, modules=["slow"], timeout=1)
 
-    def test_a_dangling_interpreter_is_named_with_its_remedy(self, env: Path) -> None:
+    def test_a_dangling_interpreter_is_named_with_its_remedy(self, env: Path) -> None:  # row 39
         (env / "bin" / "python").unlink()
         (env / "bin" / "python").symlink_to("/nowhere/bin/python3.11")
         with pytest.raises(NotReady, match=r"leads to /nowhere/bin/python3\.11, which does not exist") as caught:

@@ -360,55 +360,6 @@ def test_somebody_else_can_neither_doom_nor_pin_nor_clear_up(source: Path, targe
     assert provision.verify(made.path, prove=lambda env, source: "fine")
 
 
-SWAPPER = """
-import os, sys
-os.setgid(65534); os.setuid(65534)
-shared, evil = sys.argv[1:]
-print("on", flush=True)
-while True:
-    for name in ("python_env", ".python_env.d", ".python_env.d/v1"):
-        path = os.path.join(shared, name)
-        for call in (lambda: os.symlink(evil, path), lambda: os.unlink(path), lambda: os.mkdir(path), lambda: os.rmdir(path)):
-            try:
-                call()
-            except OSError:
-                pass
-"""
-
-
-@as_root
-def test_a_race_for_the_names_gives_nothing_away(base: Path, source: Path) -> None:
-    """T2, at a reduced count: while somebody swaps links and directories at our names in a sticky directory."""
-    shared, evil = base / "tmp", base / "evil"
-    shared.mkdir()
-    shared.chmod(0o1777)
-    evil.mkdir(mode=0o777)
-    evil.chmod(0o777)
-    swapper = subprocess.Popen([sys.executable, "-c", SWAPPER, str(shared), str(evil)], stdout=subprocess.PIPE)
-    assert swapper.stdout is not None
-    swapper.stdout.readline()
-    won = lost = 0
-    try:
-        for _ in range(25):
-            try:
-                made = ensure(source, shared / "python_env")
-            except MultihostError:
-                lost += 1
-            else:
-                won += 1
-                assert {path.lstat().st_uid for path in (made.path, *made.path.rglob("*"))} == {0}
-                assert not made.path.resolve().is_relative_to(evil)
-            for name in ("python_env", ".python_env.d"):
-                path = shared / name
-                with contextlib.suppress(OSError):
-                    path.unlink() if path.is_symlink() or path.is_file() else shutil.rmtree(path)
-    finally:
-        swapper.kill()
-        swapper.communicate()
-    assert list(evil.iterdir()) == []
-    assert won + lost == 25
-
-
 # -- groups --------------------------------------------------------------------------------------------------------
 
 

@@ -41,6 +41,7 @@ def moments(special: Path, source: Path) -> Iterator[tuple[str, int]]:
 
 
 def test_killed_at_any_system_call(special: Path, figure: Callable[[str], None]) -> None:
+    """L3."""
     source, died, before = make_source(special / "source"), 0, 0
     for index, (name, count) in enumerate(moments(special, source)):
         target = special / f"killed {index}" / "python_env"
@@ -58,6 +59,7 @@ ERRORS = ("link", "unlink", "rename", "mkdir", "fsync", "syncfs", "symlink")
 
 
 def test_errors_of_system_calls(special: Path, figure: Callable[[str], None]) -> None:
+    """L6, and in `test_faults.py` where each call of a file system may fail."""
     source, chance = make_source(special / "source"), random.Random(SEED)
     refused = 0
     for index in range(scaled(12, 100)):
@@ -78,6 +80,7 @@ def test_errors_of_system_calls(special: Path, figure: Callable[[str], None]) ->
 @pytest.mark.parametrize("ahead", ["holder", "contender"])
 @pytest.mark.parametrize("shift", ["+1h", "-1h"] if FULL else ["+1h"])
 def test_clocks_an_hour_apart(fields: Callable[..., Field], ahead: str, shift: str, special: Path) -> None:
+    """L5."""
     ttl = 0.8
     with fields() as field, field.round(SEED, 1) as here:
         gate = special / "gate"

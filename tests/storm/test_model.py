@@ -1,4 +1,4 @@
-"""The real protocol under chosen schedules: whatever the order of its steps, whoever dies, whatever reply is lost."""
+"""L10, the real protocol under chosen schedules: whatever the order of its steps, whoever dies, whatever reply is lost."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ class Protocol(RuleBasedStateMachine):
 
 
 SETTINGS = hypothesis.settings(
-    max_examples=scaled(40, 2000),
+    max_examples=scaled(40, 4000),
     stateful_step_count=50,
     deadline=None,
     database=None,
@@ -195,6 +195,6 @@ class Clearing(Protocol):
 
 
 TestClearing = Clearing.TestCase
-TestClearing.settings = hypothesis.settings(SETTINGS, max_examples=scaled(20, 500))
+TestClearing.settings = hypothesis.settings(SETTINGS, max_examples=scaled(20, 1000))
 TestProtocol = Protocol.TestCase
 TestProtocol.settings = SETTINGS

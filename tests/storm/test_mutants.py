@@ -57,6 +57,7 @@ def test_publishing_before_the_last_step(fields: Fields) -> None:
 
 @pytest.mark.parametrize("mutant", ["", "polls_by_name"])
 def test_asking_by_name(fields: Fields, stale_mounts: Mounts, mutant: str) -> None:
+    """Row 28: without the mistake, what a delayed builder publishes is seen at once, by a listing, and by everybody."""
     patient = dataclasses.replace(CALM, ttl=60.0)
     with fields(storage=stale_mounts("n1", "n2", cache=12.0), mutant=mutant) as field:
         found = first_faults(calm(field, patient), builds=1)

@@ -21,6 +21,7 @@ def snapshot(directory: Path) -> dict[str, object]:
 
 
 def test_another_version_of_the_protocol_is_let_alone(special: Path) -> None:
+    """L11."""
     source, target = make_source(special / "source"), special / "shared" / "python_env"
     made = alone.whole(source, target)
     store = target.parent / ".python_env.d"
@@ -38,7 +39,7 @@ def test_another_version_of_the_protocol_is_let_alone(special: Path) -> None:
 
 
 def test_gc_among_readers(fields: Callable[..., Field], figure: Callable[[str], None]) -> None:
-    """Readers hold what they were given and look at it; others build anew all the time; each host clears up."""
+    """L12: readers hold what they were given and look at it; others build anew all the time; each host clears up."""
     with fields() as field, field.round(SEED, 1) as here:
         for observer in field.observers.values():
             observer.order("rest")  # environments go here, as they should: it is the readers who must not see it

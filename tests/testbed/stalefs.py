@@ -44,7 +44,8 @@ class Faults:
     """What goes wrong on one mount.  Operations are called as in FUSE: link, rename, symlink, create, write, readdir…
 
     Attributes:
-        lose: Operation → how likely it is done and then answered with EIO: a lost reply, sent again.
+        lose: Operation → how likely it is done and then answered with an error: a lost reply, sent again.
+        lost: Name of that errno; a server that is asked a second time says what it finds then.
         fail: Name of an errno → how likely any operation is not done and answered with it.
         refuse: Operation → name of the errno that it is always answered with.
         listing_cache: Seconds for which a listing is served again; what this mount itself changes it sees at once.
@@ -54,6 +55,7 @@ class Faults:
     """
 
     lose: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    lost: str = "EIO"
     fail: Mapping[str, float] = dataclasses.field(default_factory=dict)
     refuse: Mapping[str, str] = dataclasses.field(default_factory=dict)
     listing_cache: float = 0.0
@@ -127,7 +129,7 @@ def _operation(method: Callable[..., Any]) -> Callable[..., Any]:
             raise OSError(refused, os.strerror(refused))
         answer = method(self, path, *args)
         if self.switches.loses(name, path):
-            raise OSError(errno.EIO, "the reply is lost")
+            raise OSError(number(self.switches.now.lost), "the reply is lost")
         return answer
 
     return asked
