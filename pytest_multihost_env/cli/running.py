@@ -12,7 +12,8 @@ import click
 from pytest_multihost_env.cli import output
 from pytest_multihost_env.cli.checking import go_inside
 from pytest_multihost_env.cli.looking import JOB, RULES
-from pytest_multihost_env.cli.state import common, load, settings_options
+from pytest_multihost_env.cli.state import State, common, load, settings_options
+from pytest_multihost_env.config.table import BY_NAME
 from pytest_multihost_env.errors import LaunchFailed
 
 if TYPE_CHECKING:
@@ -32,7 +33,9 @@ if TYPE_CHECKING:
 )
 @click.option("--time-limit", type=click.FloatRange(min=0, min_open=True), metavar="S", help="End all ranks after S s.")
 @click.option("--no-tags", is_flag=True, help="Do not put [rank@host] in front of each line.")
-@click.option("--dry-run", is_flag=True, help="Say where each rank would run and start nothing.")
+@click.option(
+    "--dry-run", is_flag=True, help="Say where each rank would run, as a command to paste, too; start nothing."
+)
 @settings_options("venv", "target", *JOB, *RULES)
 @common
 def run(
@@ -58,7 +61,8 @@ def run(
     placement = place(Shape(size), plan.allocation)
     orders = {spot: _order(plan, spot, size, program) for spot in placement.places}
     if dry_run:
-        output.result(_foreseen(plan, placement, program))
+        options = [*_own(time_limit, tags=not no_tags), *_given(plan, given)]
+        output.result(_foreseen(plan, placement, [*options, "--", *program]))
         return 0
     for line in plan.notices():
         output.notice(line)
@@ -94,8 +98,34 @@ def _run(
     return code
 
 
-def _foreseen(plan: Plan, placement: Placement, program: tuple[str, ...]) -> str:
-    """Return a table of ranks and the program, as one would type it."""
+def _own(limit: float | None, *, tags: bool) -> list[str]:
+    config = click.get_current_context().ensure_object(State).config
+    words = [f"--config={config.absolute()}"] if config is not None else []
+    words += [f"--time-limit={limit:g}"] if limit is not None else []
+    return words if tags else [*words, "--no-tags"]
+
+
+def _given(plan: Plan, given: Mapping[str, Any]) -> list[str]:
+    """Return the options that were given, but for those that placed the ranks; a secret by its name only."""
+    from pytest_multihost_env.environ import hides
+
+    words = []
+    for setting in BY_NAME.values():
+        value = given.get(setting.attribute)
+        if value in (None, (), False) or setting.name in ("hosts", "hostfile", "launcher"):
+            continue
+        if value is True:
+            words.append(f"--{setting.name}")
+            continue
+        for text in value if isinstance(value, tuple) else (value,):
+            name, equals, content = text.partition("=") if setting.name == "env" else (text, "", "")
+            hidden = bool(equals) and (name in plan.settings.declared or hides(name, content))
+            words.append(f"--{setting.name}={name if hidden else text}")
+    return words
+
+
+def _foreseen(plan: Plan, placement: Placement, words: list[str]) -> str:
+    """Return a table of ranks, and the command that would start them again, from any directory."""
     import shlex
 
     from pytest_multihost_env.table import Table, render
@@ -104,7 +134,11 @@ def _foreseen(plan: Plan, placement: Placement, program: tuple[str, ...]) -> str
     name = plan.program.launcher.name
     caption = f"{len(rows)} ranks with the launcher {name}, in {plan.facts.cwd}"
     table = render(Table(("rank", "host", "local rank"), rows, caption), output.look())
-    return plan.redact(f"{table}\n\n{shlex.join(program)}")
+    hosts = ",".join(f"{host.name}:{host.slots}" for host in plan.allocation.hosts)
+    command = ["multihost-env", "run", "-n", str(len(rows)), f"--hosts={hosts}", f"--launcher={name}", *words]
+    # Before they are quoted: quoting cuts a secret that has quotes into pieces that nobody would know again.
+    typed = shlex.join(plan.redact(word) for word in command)
+    return f"{plan.redact(table)}\n\ncd {shlex.quote(plan.redact(str(plan.facts.cwd)))} && {typed}"
 
 
 class _Lines:

@@ -12,6 +12,7 @@ from pytest_multihost_env.environ.secrecy import values as secret_values
 from pytest_multihost_env.environ.special import (
     LAUNCHER_OWNED,
     OF_ONE_RANK,
+    hides,
     is_secret,
     launcher_owned,
     redact_names,
@@ -28,6 +29,7 @@ __all__ = [
     "Redactor",
     "Rules",
     "explain",
+    "hides",
     "is_secret",
     "launcher_owned",
     "rank_env",

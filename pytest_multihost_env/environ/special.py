@@ -139,6 +139,11 @@ def is_secret(name: str) -> bool:
     return looks_secret(name)
 
 
+def hides(name: str, value: str) -> bool:
+    """Return whether a person may see only a part of `value`, or nothing of it."""
+    return is_secret(name) or isinstance(value, Secret) or _LOGIN_IN_URL.search(value) is not None
+
+
 def shown(name: str, value: str) -> str:
     """Return `value` as a person may see it: secrets and logins in URLs as `***`, no control characters."""
     if is_secret(name) or isinstance(value, Secret):
