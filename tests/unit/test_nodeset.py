@@ -61,7 +61,7 @@ def test_a_set_of_hosts(text: str, expected: list[tuple[str, int]]) -> None:
         ("n[a-b]", "[a-b] in 'n[a-b]'"),
         ("n[4-1]", "[4-1] in"),
         ("n[1-99999]", "more than 65536"),
-        ("n[1-999]m[1-999]", "more than 65536"),
+        ("n[1-999]m[1-999]", "'n[1-999]m[1-999]' names more than 65536"),
         ("@all", "'@all' is not a host name"),
         ("n*", "'n*' is not a host name"),
         ("n1!n2", "'n1!n2' is not a host name"),

@@ -178,6 +178,11 @@ class TestFlux:
         with pytest.raises(UsageProblem, match="flux cannot be started: No such file"):
             FluxSource().find({"FLUX_URI": "local:///run/flux/local", "PATH": str(special)})
 
+    def test_a_flux_that_fails_is_refused_though_it_names_a_host(self, special: Path) -> None:
+        directory = shim(special, {"flux never": ""}, "echo n1; exit 3")
+        with pytest.raises(UsageProblem, match="flux ended with code 3"):
+            FluxSource().find({"FLUX_JOB_ID": "f2", "PATH": str(directory)})
+
     def test_a_flux_that_does_not_answer_is_refused(self, special: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(flux_module, "LIMIT", 0.2)
         directory = shim(special, {"flux never": ""}, "exec /bin/sleep 60")
