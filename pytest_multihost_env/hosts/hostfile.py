@@ -10,7 +10,7 @@ from pytest_multihost_env.errors import UsageProblem
 from pytest_multihost_env.model import Allocation, Host
 from pytest_multihost_env.names import valid_host
 
-MOST_BYTES = 16 * 1024 * 1024
+MOST_BYTES = 64 * 1024 * 1024
 CORRECT = "correct the line"
 
 _COUNT = re.compile(r"0*[1-9][0-9]{0,5}")
@@ -65,7 +65,7 @@ def read(path: Path, where: str, hint: str = "correct the path, or the file's pe
         reason = getattr(error, "strerror", None) or str(error)
         raise UsageProblem(f"the file of hosts cannot be read: {reason}", where=where, hint=hint) from None
     if len(data) > MOST_BYTES:
-        raise UsageProblem("the file of hosts has more than 16 MiB", where=where, hint="name a file of hosts")
+        raise UsageProblem("the file of hosts has more than 64 MiB", where=where, hint="name a file of hosts")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

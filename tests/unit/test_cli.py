@@ -155,6 +155,17 @@ def test_env_explains_each_name_and_hides_secrets(
     assert "very-secret-indeed" not in text + explained + short
 
 
+def test_a_host_is_known_by_the_name_of_its_interface(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Row 84."""
+    (elsewhere / "multihost-env.toml").write_text("[environment.hosts.n1]\nset = { MODE = 'fast' }\n")
+    assert main(["env", "--hosts", "n1-hsn0.x.org:2,n2:2", "--host", "n1", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["rank"], found["host"]) == (0, "n1-hsn0.x.org")
+    assert [one["value"] for one in found["variables"] if one["name"] == "MODE"] == ["fast"]
+    assert main(["hosts", "--hosts", "n1-hsn0,n2,N1.x.org"]) == 2
+    assert "N1.x.org names the same machine as n1-hsn0" in capsys.readouterr().err
+
+
 def test_env_of_a_host_is_that_of_its_first_rank(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["env", "--hosts", "n1:2,n2:2", "--host", "n2", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

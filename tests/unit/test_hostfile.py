@@ -138,7 +138,7 @@ def test_files_that_are_none_are_refused(special: Path) -> None:
         "nul\0": "null",
         "utf-16": "line 1 of the file of hosts is not UTF-8",
         "latin": "line 2 of the file of hosts is not UTF-8",
-        "/dev/zero": "more than 16 MiB",
+        "/dev/zero": "more than 64 MiB",
     }
     for name, words in said.items():
         with pytest.raises(UsageProblem) as caught:
