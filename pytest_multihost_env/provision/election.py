@@ -64,6 +64,7 @@ def private_directory() -> Path:
         path = Path(tempfile.gettempdir()) / f"multihost-env-{os.geteuid()}"
     try:
         path.mkdir(mode=0o700)
+        path.chmod(0o700)  # the caller's umask may take even our own rights, and the directory stays
     except FileExistsError:
         pass
     except OSError as error:

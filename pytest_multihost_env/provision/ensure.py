@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import os
 import signal
 import threading
@@ -70,11 +71,7 @@ def ensure(
                 pin = pins.hold(job.slot, holder, notify, beats=holder.pid == os.getpid())
                 break
     except OSError as error:
-        raise NotReady(
-            f"the environment cannot be made ready: {error.strerror or error}",
-            where=str(error.filename or request.target),
-            hint="see to the file system or the permissions there, and provision again",
-        ) from error
+        raise _refused(error, request.target) from error
     with contextlib.ExitStack() as release:
         if pin is not None:
             release.callback(pin.release)
@@ -82,6 +79,17 @@ def ensure(
         if user is not None:
             release.pop_all()
     return stands
+
+
+def _refused(error: OSError, where: Path) -> NotReady:
+    """Return what to say of a call that the file system refused."""
+    gone = error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ESTALE}
+    see = "somebody took it away meanwhile, or moved it" if gone else "see to the file system or the permissions there"
+    return NotReady(
+        f"the environment cannot be made ready: {error.strerror or error}",
+        where=str(error.filename or where),
+        hint=f"{see}{':' if gone else ', and'} provision again",
+    )
 
 
 def preview(

@@ -472,8 +472,14 @@ def test_the_runtime_directory_of_another_user_is_left_alone(
     assert list((special / "run").iterdir()) == []
 
 
-@pytest.mark.parametrize("umask", [0, 0o022, 0o077])
-def test_the_callers_umask_changes_no_mode_of_a_file(source: Path, target: Path, umask: int) -> None:
+@pytest.mark.parametrize("umask", [0, 0o022, 0o077, 0o777])
+def test_the_callers_umask_changes_no_mode_of_a_file(
+    source: Path, target: Path, umask: int, special: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if umask & 0o700 and os.geteuid() != 0:
+        pytest.skip("who takes their own rights away can make nothing")
+    (special / "run").mkdir()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(special / "run"))
     old = os.umask(umask)
     try:
         made = ensure(source, target)
@@ -481,5 +487,6 @@ def test_the_callers_umask_changes_no_mode_of_a_file(source: Path, target: Path,
         os.umask(old)
     modes = {stat.S_IMODE((made.path / "lib" / f"pkg {n}" / "__init__.py").stat().st_mode) for n in range(8)}
     assert modes == {0o444}
+    assert stat.S_IMODE((special / "run" / "multihost-env").stat().st_mode) == 0o700
     with contextlib.suppress(NotReady):
         assert ensure(source, target).reused

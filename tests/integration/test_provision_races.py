@@ -6,12 +6,13 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -41,9 +42,9 @@ class Crew:
         self.log = base / "log"
         self.members: list[subprocess.Popen[str]] = []
 
-    def start(self, host: str | None = None, *options: str) -> subprocess.Popen[str]:
+    def start(self, host: str | None = None, *options: str, within: Sequence[str] = ()) -> subprocess.Popen[str]:
         program = [sys.executable, "-m", "tests.integration.tiny", str(self.source), str(self.target)]
-        argv = [*program, "--log", str(self.log), *options]
+        argv = [*within, *program, "--log", str(self.log), *options]
         if host is not None:
             argv = ["unshare", "--uts", "sh", "-c", 'hostname "$1"; shift; exec "$@"', "sh", host, *argv]
         member = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
@@ -210,6 +211,66 @@ def test_an_interrupted_builder_takes_its_tree_away(crew: Crew, number: signal.S
     assert "r00000001" in files.names(crew.slot / "lease")
     assert not crew.target.is_symlink()
     assert answer(crew.start())["reused"] is False
+
+
+@pytest.mark.parametrize("how", ["deleted", "led elsewhere"])
+def test_a_store_that_goes_away_under_who_builds_and_who_waits_is_said(crew: Crew, how: str) -> None:
+    real, gate = crew.target.parent.with_name("real"), crew.log.with_name("gate")
+    real.mkdir()
+    crew.target.parent.symlink_to(real)
+    members = [crew.start(None, "--gate", str(gate))]
+    crew.begins()
+    members.append(crew.start())
+    assert members[1].stderr is not None
+    assert members[1].stderr.readline().startswith("waiting for ")
+    if how == "deleted":
+        shutil.rmtree(real / ".python_env.d")
+    else:
+        crew.target.parent.unlink()
+        real.with_name("other").mkdir()
+        crew.target.parent.symlink_to("other")
+    gate.write_text("")
+    for member in members:
+        _, said = member.communicate(timeout=LIMIT)
+        assert member.returncode == 3
+        assert "remedy: somebody took it away meanwhile, or moved it: provision again" in said
+        assert "Traceback" not in said
+    assert not crew.target.is_symlink()
+    made = answer(crew.start())
+    assert made["reused"] is False
+    assert crew.target.samefile(str(made["path"]))
+
+
+def test_two_sources_for_one_target_give_each_caller_its_own(crew: Crew) -> None:
+    """TARGET leads to one of the two, whole, whoever swapped it last; ranks are told the path and do not go by it."""
+    other = make_source(crew.source.with_name("other"))
+    (other / "more").write_text("of the other")
+    members = []
+    for number in range(4):
+        crew.source = other if number % 2 else crew.source.with_name("source")
+        members.append(crew.start(None, "--pause", "0.01"))
+    paths = [Path(str(answer(member)["path"])) for member in members]
+    assert [(path / "more").exists() for path in paths] == [False, True] * 2
+    assert len(set(paths)) == 2
+    assert crew.target.resolve() in {path.resolve() for path in paths}
+    assert sorted(path.name for path in crew.target.parent.iterdir()) == [".python_env.d", "python_env"]
+    assert len(crew.noted("end")) == 2
+
+
+@several_hosts
+def test_a_host_that_gets_another_name_meanwhile_still_builds(crew: Crew) -> None:
+    """Under its new name nobody there sees that the builder lives; its beats say so, and it publishes."""
+    gate = crew.log.with_name("gate")
+    builder = crew.start("before", "--gate", str(gate), "--ttl", "3")
+    crew.begins()
+    there = ("nsenter", "--uts", "--target", str(builder.pid))
+    subprocess.run([*there, "hostname", "after"], check=True)
+    waiter = crew.start(None, "--ttl", "3", within=there)
+    assert waiter.stderr is not None
+    assert f"the build on host before, pid {builder.pid}, since " in waiter.stderr.readline()
+    gate.write_text("")
+    assert answer(waiter)["path"] == answer(builder)["path"]
+    assert len(crew.noted()) == 1
 
 
 def test_a_failure_is_told_to_all_and_not_repeated(crew: Crew) -> None:
