@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -36,17 +36,26 @@ def project(testbed: Testbed) -> Iterator[Path]:
     shutil.rmtree(directory, ignore_errors=True)
 
 
-def run(bed: Testbed, project: Path, *words: str) -> tuple[int, str]:
-    done = bed.run(
-        "n1", [project / "tool" / "bin" / "multihost-env", *words], user="alice", cwd=project, env={}, timeout=120
-    )
+def run(bed: Testbed, project: Path, *words: str, env: Mapping[str, str] | None = None) -> tuple[int, str]:
+    argv = [project / "tool" / "bin" / "multihost-env", *words]
+    done = bed.run("n1", argv, user="alice", cwd=project, env=dict(env or {}), timeout=120)
     return done.returncode, done.stdout or done.stderr
 
 
 def test_each_host_answers_and_one_that_does_not_is_named(testbed: Testbed, project: Path) -> None:
-    code, text = run(testbed, project, "hosts", *HOSTS, "--reach", "--json")
+    """The hosts are those of a node file; one that this user may not read does not make the job one host."""
+    nodes = project / "nodes"
+    nodes.write_text("n1\nn2\nn2\nn3\n")
+    nodes.chmod(0o600)
+    job = {"PBS_JOBID": "7.server", "PBS_NODEFILE": str(nodes)}
+    code, text = run(testbed, project, "hosts", env=job)
+    assert (code, "Permission denied" in text, f"PBS_NODEFILE: {nodes}" in text) == (2, True, True), text
+    nodes.chmod(0o644)
+    code, text = run(testbed, project, "hosts", "--reach", "--json", env=job)
     assert code == 0, text
-    assert [row["answer"].split(",")[0] for row in json.loads(text)["hosts"]] == ["n1", "n2", "n3"]
+    rows = json.loads(text)["hosts"]
+    assert [row["answer"].split(",")[0] for row in rows] == ["n1", "n2", "n3"]
+    assert [row["slots"] for row in rows] == [1, 2, 1]
     with testbed.faults.reject_port("n3", 22):
         code, text = run(testbed, project, "hosts", *HOSTS, "--reach", "--json")
     assert code == 4, text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 from pathlib import Path
@@ -129,7 +128,6 @@ def test_an_error_about_an_endless_line_is_short() -> None:
 def test_files_that_are_none_are_refused(special: Path) -> None:
     (special / "utf-16").write_bytes("n1\nn2\n".encode("utf-16"))
     (special / "latin").write_bytes(b"n1\nn2 # k\xfcche\n")
-    (special / "closed").write_text("n1")
     (special / "loop").symlink_to("loop")
     said = {
         "gone": "No such file",
@@ -146,17 +144,6 @@ def test_files_that_are_none_are_refused(special: Path) -> None:
         assert words in caught.value.what
         assert caught.value.where == f"ini multihost_hostfile: {special / name}"
         assert caught.value.hint
-
-
-def test_a_file_that_nobody_may_read_is_refused(special: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Faked: to root, whom these tests run as, every file is readable."""
-
-    def refuse(*_args: object, **_kwargs: object) -> None:
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-
-    monkeypatch.setattr(Path, "open", refuse)
-    with pytest.raises(UsageProblem, match="cannot be read: Permission denied"):
-        hosts.HostfileSource(special / "closed").find({})
 
 
 def merge(*names: str, suffixes: tuple[str, ...] = ()) -> Allocation:
