@@ -57,7 +57,7 @@ def hosts(*, reach: bool, as_json: bool, **given: Any) -> int:
     elif reach:
         output.result(_reach_text(allocation, answers, reached))
     else:
-        output.result(text.hosts(allocation, output.look()))
+        output.result(text.hosts(allocation, output.look(), plan.facts.cwd))
     return 0 if all(reached.values()) else 4
 
 

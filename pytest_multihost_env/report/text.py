@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Protocol, TextIO
 
 from pytest_multihost_env.model import Allocation, Generation
@@ -126,9 +127,9 @@ def _wrapped(line: str, width: int) -> str:
     return textwrap.fill(line, max(width, 40), subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
-def hosts(allocation: Allocation, look: Look = PLAIN) -> str:
-    """Tell which hosts the job has, with how many slots, and who named them where."""
-    rows = tuple((host.name, str(host.slots), host.where) for host in allocation.hosts)
+def hosts(allocation: Allocation, look: Look = PLAIN, cwd: Path | None = None) -> str:
+    """Tell which hosts the job has, with how many slots, and who named them where; files in `cwd` by a short name."""
+    rows = tuple((host.name, str(host.slots), host.where.removeprefix(f"{cwd}/")) for host in allocation.hosts)
     count = _count(len(rows), "host")
     caption = f"{count}, {_count(allocation.slots, 'slot')}, named by: {allocation.source}"
     return render(Table(("host", "slots", "named in"), rows, caption), look)

@@ -119,6 +119,8 @@ def test_hosts_as_text_and_as_json(elsewhere: Path, capsys: pytest.CaptureFixtur
         {"name": "n2", "slots": 3, "where": f"{file}:2"},
     ]
     assert found["source"] == f"hostfile {file}"
+    assert main(["hosts", "--hostfile", "host file"]) == 0
+    assert "n2     3       host file:2\n" in capsys.readouterr().out
     assert found["slots"] == 5
     assert main(["hosts", "--hosts", "n[1-2]:4"]) == 0
     lines = capsys.readouterr().out.splitlines()
