@@ -16,7 +16,7 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 from pytest_multihost_env.model import CONTENT, DIRECTORIES, METADATA, Checked
-from pytest_multihost_env.provision import manifest, walk
+from pytest_multihost_env.provision import digests, manifest, walk
 from pytest_multihost_env.provision.adopt import Damaged
 from pytest_multihost_env.provision.compare import compare, is_bytecode
 from pytest_multihost_env.provision.hashing import look_again
@@ -25,6 +25,8 @@ from pytest_multihost_env.provision.source import sites
 from pytest_multihost_env.provision.walk import Block, Whole
 
 _FEW = 3
+_OF_A_FILE = 5
+"""Fields of a file's line in a manifest; those of links and directories are fewer."""
 _NO_DIRECTORY = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES}
 """What something else in a directory's place answers."""
 
@@ -86,8 +88,7 @@ class _Look:
             yield from self._directories()
         else:
             yield from self._everything(walked())
-        if tier == CONTENT:
-            yield from self._contents()
+            yield from self._contents() if tier == CONTENT else self._decisive()
 
     def _everything(self, found: Whole) -> Problems:
         self.entries = found.entries
@@ -165,10 +166,39 @@ class _Look:
         if uid not in self._owners:
             yield f"{walk.escaped(str(one.relative_to(self._root)))} belongs to uid {uid}"
 
+    def _decisive(self) -> Problems:
+        """Read what decides what runs before any module does: the interpreter, `pyvenv.cfg`, scripts, `.pth` files."""
+        top = self._known[""].lines
+        bundled = ["py/bin"] if any(line.endswith("\tpy\t-") for line in top) else []
+        for directory in ("", "bin", *bundled, *sites(self._root)):
+            listing = self._known.get(directory)
+            for line in listing.lines if listing is not None else ():
+                fields = line.split("\t")
+                if len(fields) == _OF_A_FILE and _decides(directory, fields[3], int(fields[1])):
+                    yield from self._other_content(_shown(directory, fields[3]), fields[4])
+
+    def _other_content(self, shown: str, content: str) -> Problems:
+        try:
+            now = digests.of_file(f"{self._root}/{walk.plain(shown)}", digests.algorithm(content))
+        except LookupError:
+            return  # without blake3: who asks for the tier `content` is told
+        except OSError as error:
+            if error.errno not in _NO_DIRECTORY:
+                raise
+            return  # the walk has shown that it is gone, or something else
+        if now != content:
+            yield f"{shown} (content)"
+
     def _contents(self) -> Problems:
         known = manifest.parse(self._data).entries
         found = compare(known, look_again(Path(self._root), known))
         yield from (f"{walk.escaped(one.path)} ({', '.join(one.what)})" for one in found.differing)
+
+
+def _decides(directory: str, name: str, size: int) -> bool:
+    if directory in {"bin", "py/bin"}:
+        return size < digests.LARGE or name.startswith("python")  # other large ones are programs, and no scripts
+    return name.endswith(".pth") if directory else name == "pyvenv.cfg"
 
 
 def _without_manifest(text: str) -> str:

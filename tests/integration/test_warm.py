@@ -129,9 +129,10 @@ class Damage:
 
 FULL = {STAT, CONTENT}
 DAMAGES = {
-    "python, a byte": Damage("bin/python", flip, "content", {CONTENT}),
-    ".pth, a byte": Damage(f"{SITE}/hook.pth", flip, "content", {CONTENT}),
-    "script, a byte": Damage("bin/tool", flip, "content", {CONTENT}),
+    "python, a byte": Damage("bin/python", flip, "content", FULL),
+    "pyvenv.cfg, a byte": Damage("pyvenv.cfg", flip, "content", FULL),
+    ".pth, a byte": Damage(f"{SITE}/hook.pth", flip, "content", FULL),
+    "script, a byte": Damage("bin/tool", flip, "content", FULL),
     ".so, a byte": Damage(f"{SITE}/pkg/code.so", flip, "content", {CONTENT}),
     ".py, a byte": Damage(f"{SITE}/pkg/__init__.py", flip, "content", {CONTENT}),
     "bytecode, a byte": Damage(f"{SITE}/pkg/__pycache__/__init__.cpython-311.pyc", flip, "content", {CONTENT}),

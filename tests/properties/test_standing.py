@@ -70,7 +70,7 @@ def mutate(path: Path, how: str) -> str:
 def claims(tier: str, done: str, place: str) -> bool:
     """Return whether a tier says that it finds what was done in the directory `place`."""
     if done == "flip":
-        return tier == CONTENT
+        return tier == CONTENT or (tier == STAT and place == "bin")
     if tier in {STAT, CONTENT} or place in {"", "bin"}:
         return True
     return tier == DIRECTORIES and done in {"add", "delete", "retype"}
