@@ -204,10 +204,12 @@ class RankEnv:
     Attributes:
         variables: The decisions, sorted by name.
         files: Secrets that the rank finds in files, by the variable that will have the path.
+        caches: Who asked for a directory on the rank's own host, by the variable that will have the path.
     """
 
     variables: tuple[Variable, ...]
     files: Mapping[str, Secret] = dataclasses.field(default_factory=dict, repr=False)
+    caches: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def values(self) -> dict[str, str]:
@@ -224,7 +226,7 @@ class RankEnv:
         """What the rank's supervisor is told of it."""
         changes = self.changes
         private = bool(self.files) or any(isinstance(value, Secret) for value in changes.values())
-        return {"env": changes, "files": dict(self.files), "private": private}
+        return {"env": changes, "files": dict(self.files), "private": private, "caches": list(self.caches)}
 
 
 METADATA, DIRECTORIES, STAT, CONTENT = "metadata", "directories", "stat", "content"

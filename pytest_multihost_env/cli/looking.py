@@ -27,6 +27,7 @@ RULES = (
     "pass",
     "block",
     "rank-scoped",
+    "local-caches",
     "lib-first",
 )
 _TRIVIAL = "import platform, sys; print(platform.node(), platform.python_version())"

@@ -18,7 +18,7 @@ PYPROJECT = "pyproject.toml"
 OWN = "multihost-env.toml"
 _SECTION = "tool.multihost-env"
 _BY_KEY: dict[str, Setting] = {setting.file_key or setting.name: setting for setting in SETTINGS}
-_ENVIRONMENT_KEYS = ("pass", "block", "rank-scoped", "lib-first", "unset", "set", "hosts", "ranks")
+_ENVIRONMENT_KEYS = ("pass", "block", "rank-scoped", "local-caches", "lib-first", "unset", "set", "hosts", "ranks")
 _CHANGE_KEYS = ("unset", "set")
 
 

@@ -46,7 +46,7 @@ class Settings:
     Attributes:
         rootdir: What relative paths of the file, ini and variables are relative to.
         environment: The file-only tables of variables.
-        items: For the lists that add up (`env`, `pass`, `block`, `secrets`, `secret-files`, `test-secrets`, `rank-scoped`): every entry with its origin, weakest first.
+        items: For the lists that add up (`env`, `pass`, `block`, `secrets`, `secret-files`, `test-secrets`, `rank-scoped`, `local-caches`): every entry with its origin, weakest first.
         origins: For each setting by name, the layer that won.
     """
 
@@ -76,6 +76,7 @@ class Settings:
     pass_: tuple[str, ...]
     block: tuple[str, ...]
     rank_scoped: tuple[str, ...]
+    local_caches: tuple[str, ...]
     lib_first: bool
     check: str | None
     strict: bool

@@ -225,6 +225,15 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         file_key="environment.rank-scoped",
     ),
     Setting(
+        "local-caches",
+        "list",
+        "put a directory on each host's own storage into this variable, as for HF_HOME (repeatable)",
+        default=(),
+        metavar="NAME",
+        adds=True,
+        file_key="environment.local-caches",
+    ),
+    Setting(
         "lib-first",
         "bool",
         "put the environment's lib directory first in the ranks' LD_LIBRARY_PATH",

@@ -5,6 +5,8 @@ A rank receives exactly these, and keeps what its launcher and its host own (`LA
 
 from __future__ import annotations
 
+from typing import Final
+
 from pytest_multihost_env.environ.profiles import PROFILES, Profile
 from pytest_multihost_env.environ.rank import rank_env
 from pytest_multihost_env.environ.rules import Rules
@@ -39,9 +41,15 @@ __all__ = [
 ]
 
 
+ON_HOST: Final = "(a path on the rank's host)"
+
+
 def explain(env: RankEnv) -> list[tuple[str, str, str, str, str]]:
     """Return a row (name, status, value that may be shown, rule, origin) for each variable that a rule decided."""
-    return [
+    there = [(name, "SET", ON_HOST, "secret-files", "built-in") for name in env.files]
+    there += [(name, "SET", ON_HOST, "local-caches", origin) for name, origin in env.caches.items()]
+    decided = [
         (one.name, one.status, "" if one.value is None else shown(one.name, one.value), one.rule, one.origin)
         for one in env.variables
-    ] + [(name, "SET", "(a path on the rank's host)", "secret-files", "built-in") for name in env.files]
+    ]
+    return decided + there

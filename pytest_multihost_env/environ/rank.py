@@ -1,6 +1,6 @@
 """The environment of one rank: layers from the weakest to the strongest, each decision with its reason.
 
-passthrough < managed < identity < secrets of the shell < rank binding's own < .env
+passthrough < managed < caches of the host < identity < secrets of the shell < rank binding's own < .env
 < configured (file, then `--multihost-env`) < global_env < host < rank < env_overrides < marker; then chosen paths are made the rank's own.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from pytest_multihost_env.config import Assignment
+from pytest_multihost_env.config import Assignment, Item
 from pytest_multihost_env.environ.managed import BUILT_IN, identity, managed
 from pytest_multihost_env.environ.rules import Rules, Wanted
 from pytest_multihost_env.environ.scoped import scoped
@@ -52,8 +52,10 @@ def rank_env(
     """
     rank = spot.rank
     decided = {variable.name: variable for variable in _automatic(rules, launch)}
+    caches = {item.value: _cache(item) for item in rules.caches}
     layers = (
         managed(rules, launch, prefix),
+        caches.values(),
         identity(spot, size),
         _secrets(rules, launch),
         (_bound(change, "rank binding") for change in rules.binding.derived.get(rank, ())),
@@ -74,9 +76,18 @@ def rank_env(
     for item in rules.secrets:
         found = decided.get(item.value)
         decided[item.value] = hidden(item, found) if item.value in rules.given else withheld(item)
+    # Whoever sets one on purpose has it so.
+    left = [one for name, one in caches.items() if decided[name] is one]
+    for one in left:
+        del decided[one.name]
     _guard_size(decided.values())
     files = dict(_into_files(rules, decided))
-    return RankEnv(tuple(decided[name] for name in sorted(decided)), files)
+    caches_there = {one.name: one.origin for one in left}
+    return RankEnv(tuple(decided[name] for name in sorted(decided)), files, caches_there)
+
+
+def _cache(item: Item) -> Variable:
+    return Variable(item.value, None, "SET", "local-caches", item.origin)
 
 
 def _into_files(rules: Rules, decided: dict[str, Variable]) -> Iterator[tuple[str, Secret]]:

@@ -63,6 +63,7 @@ class Rules:
         binding: What the rank-binding files say.
         defaults: Name, template and profile of the variables that profiles set with a rank binding.
         scoped: Variables whose paths are made each rank's own.
+        caches: Variables whose directories are made on each host's own storage.
         dotenv: What the `.env` file says.
         secrets: Names of secrets, and who declared each.
         given: Names of those that the ranks receive.
@@ -81,6 +82,7 @@ class Rules:
     defaults: tuple[tuple[str, str, str], ...] = ()
     scoped: tuple[Item, ...] = ()
     lib_first: bool = False
+    caches: tuple[Item, ...] = ()
     dotenv: Dotenv = dataclasses.field(default_factory=Dotenv)
     secrets: tuple[Item, ...] = ()
     host_suffixes: tuple[str, ...] = ()
@@ -117,6 +119,7 @@ class Rules:
             else (),
             scoped=tuple(_named(item) for item in settings.items["rank-scoped"]),
             lib_first=settings.lib_first,
+            caches=tuple(_cache(item, settings) for item in settings.items["local-caches"]),
             dotenv=dotenv or Dotenv(),
             secrets=secrets,
             given=frozenset(item.value for item in secrets) - set(settings.test_secrets),
@@ -205,6 +208,18 @@ def _named(item: Item) -> Item:
             hint="correct the name",
         )
     return item
+
+
+def _cache(item: Item, settings: Settings) -> Item:
+    for name, names in (("rank-scoped", settings.rank_scoped), ("secrets", settings.declared)):
+        if item.value in names:
+            raise UsageProblem(
+                f"{item.value} stands in local-caches and in {name}",
+                where=f"{item.origin} and {settings.origin(name)}",
+                expected="one of the two: a directory on the host for all of its ranks, or what the other says",
+                hint=f"take {item.value} out of one of them",
+            )
+    return _named(item)
 
 
 def _wanted(text: str, origin: str) -> Wanted:

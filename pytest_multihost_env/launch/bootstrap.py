@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from pytest_multihost_env import wire
-from pytest_multihost_env.launch import secretfiles
+from pytest_multihost_env.launch import localcaches, secretfiles
 from pytest_multihost_env.launch.program import Program
 
 KEY_VARIABLE = "MULTIHOST_ENV_CHANNEL_KEY"
@@ -172,7 +172,7 @@ class Supervisor:
         if not os.path.isdir(cwd):  # noqa: PTH112 - pathlib would cost every rank 5 ms
             self.send("failed", why=f"the working directory {cwd} does not exist on this host")
             return
-        if not self._place_secrets(order):
+        if not self._place_caches(order) or not self._place_secrets(order):
             return
         try:
             self.program = Program(order)
@@ -185,6 +185,15 @@ class Supervisor:
         if self.program.errors >= 0:
             self.selector.register(self.program.errors, selectors.EVENT_READ, self._errors)
         self.send("started", pid=self.program.process.pid)
+
+    def _place_caches(self, order: wire.Message) -> bool:
+        """Make the directories that stand in variables as caches of this host."""
+        try:
+            order["env"] |= localcaches.make(order.get("caches", ()), order["env"])
+        except OSError as error:
+            self.send("failed", why=f"the caches cannot be made on this host: {error}")
+            return False
+        return True
 
     def _place_secrets(self, order: wire.Message) -> bool:
         """Make the files of secrets, and have no core be written in which secrets would stand."""

@@ -125,7 +125,12 @@ def _directory() -> tuple[str, int]:
 
 
 def _in_memory(place: str) -> bool:
-    """Whether what is written there never reaches a disk or another host (proc_pid_mountinfo(5))."""
+    """Whether what is written there never reaches a disk or another host."""
+    return kind_of(place) in _MEMORY
+
+
+def kind_of(place: str) -> str:
+    """Return the type of the file system that a directory lies on, or "" (proc_pid_mountinfo(5))."""
     with contextlib.suppress(OSError):
         device = os.stat(place).st_dev
         own = f"{os.major(device)}:{os.minor(device)}"
@@ -133,5 +138,5 @@ def _in_memory(place: str) -> bool:
             for line in file:
                 before, _, after = line.partition(" - ")
                 if before.split()[2] == own:
-                    return after.split()[0] in _MEMORY
-    return False
+                    return after.split()[0]
+    return ""

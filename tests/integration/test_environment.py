@@ -300,7 +300,7 @@ def project(testbed: Testbed) -> Iterator[Path]:
 def test_row_75_checks_see_what_the_tests_on_that_host_will_see(testbed: Testbed, project: Path) -> None:
     suites.write(project, ON_TWO_HOSTS)
     (project / "multihost-env.toml").write_text(
-        'launcher = "ssh"\nhosts = "n1:2,n2:2"\n[environment]\nunset = ["SHELL"]\n'
+        'launcher = "ssh"\nhosts = "n1:2,n2:2"\n[environment]\nlocal-caches = ["HF_HOME"]\nunset = ["SHELL"]\n'
         '[environment.hosts.n2.set]\nOF_HOST = "n2"\n'
         + "".join(f'[environment.ranks.{rank}.set]\nOF_RANK = "{rank}"\n' for rank in range(4))
     )
@@ -323,6 +323,8 @@ def test_row_75_checks_see_what_the_tests_on_that_host_will_see(testbed: Testbed
             "a b",
         )
         assert not {"SHELL", "NOBODY_ASKED"} & checked.keys()
+        there = testbed.run(host, ["ls", "-d", checked["HF_HOME"]])
+        assert there.returncode == 0, "row 113: made on each host"
 
 
 CHANGES = """

@@ -76,6 +76,7 @@ SAMPLES = {
     "pass": ("A_,B_", ("A_", "B_")),
     "block": ("A_*", ("A_*",)),
     "rank-scoped": ("A,B", ("A", "B")),
+    "local-caches": ("A,B", ("A", "B")),
     "lib-first": ("true", True),
     "check": ("drift", "drift"),
     "strict": ("yes", True),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from pytest_multihost_env import config, environ
 from pytest_multihost_env.errors import UsageProblem
+from pytest_multihost_env.launch import localcaches
 from pytest_multihost_env.model import Place, RankEnv, Variable
 
 IDENTITY = ("MULTIHOST_HOST", "MULTIHOST_LOCAL_RANK", "MULTIHOST_RANK", "MULTIHOST_WORLD_SIZE")
@@ -43,9 +45,8 @@ def env_of(
     rules = environ.Rules.from_settings(config.load(options, {}, ini, rootdir))
     env = environ.rank_env(rules, launch, prefix=prefix, spot=Place(rank, host, 0), size=size, marker=marker or {})
     assert env.values.keys() >= set(IDENTITY)
-    return RankEnv(
-        tuple(one for one in env.variables if one.name not in IDENTITY or one.rule != "identity of the rank")
-    )
+    others = tuple(one for one in env.variables if one.name not in IDENTITY or one.rule != "identity of the rank")
+    return dataclasses.replace(env, variables=others)
 
 
 def decision(env: RankEnv, name: str) -> Variable | None:
@@ -423,3 +424,41 @@ def test_row_78_a_path_of_the_system_is_refused(value: str, words: str) -> None:
 def test_a_rank_scoped_name_that_is_none_is_refused() -> None:
     with pytest.raises(UsageProblem, match="'A=/x' is not a variable name"):
         env_of({}, **{"rank-scoped": ["A=/x"]})
+
+
+def test_row_113_a_cache_of_the_host_hides_the_shells_and_gives_way_to_what_is_set_on_purpose() -> None:
+    caches = {"local-caches": ["HF_HOME", "TORCH_HOME"]}
+    env = env_of({"HF_HOME": "/shared", "TORCH_HOME": "/shared"}, **caches, env=["TORCH_HOME=/mine"])
+    assert env.values["TORCH_HOME"] == "/mine"
+    assert "HF_HOME" not in env.changes, "its value is known only on the host"
+    assert env.order["caches"] == ["HF_HOME"]
+    rows = {row[0]: row[1:] for row in environ.explain(env)}
+    assert rows["HF_HOME"] == ("SET", environ.ON_HOST, "local-caches", "option --multihost-local-caches")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"local-caches": ["A-B"]}, "'A-B' is not a variable name"),
+        ({"local-caches": ["A"], "rank-scoped": ["A"]}, "A stands in local-caches and in rank-scoped"),
+        ({"local-caches": ["A"], "secrets": ["A"]}, "A stands in local-caches and in secrets"),
+    ],
+)
+def test_row_113_a_name_that_cannot_be_a_cache_is_refused(options: dict[str, object], words: str) -> None:
+    with pytest.raises(UsageProblem, match=words):
+        env_of({}, **options)
+
+
+@pytest.mark.parametrize(
+    ("kind", "answer"),
+    [
+        ("nfs4", True),
+        ("lustre", True),
+        ("fuse.sshfs", True),
+        ("ext4", False),
+        ("tmpfs", False),
+        ("fuse.fuse-overlayfs", False),
+    ],
+)
+def test_row_113_which_storage_is_shared(kind: str, answer: bool) -> None:
+    assert localcaches.shared(kind) is answer
