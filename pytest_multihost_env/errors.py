@@ -79,6 +79,10 @@ class LaunchFailed(MultihostError):
     exit_code = 4
 
 
+class Misplaced(LaunchFailed):
+    """Ranks started, and not on the hosts that they were for: asking the hosts one by one would tell no more."""
+
+
 class PlacementImpossible(MultihostError):
     """The hosts of this job cannot hold the ranks that a test asks for: a skip, or a failure when strict."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -14,7 +15,7 @@ from typing import NoReturn
 from pytest_multihost_env import environ, hosts, probe, process, registry
 from pytest_multihost_env.check.doctor.case import Case
 from pytest_multihost_env.config import Settings, binding, dotenv
-from pytest_multihost_env.errors import LaunchFailed, MultihostError, NotReady, UsageProblem
+from pytest_multihost_env.errors import LaunchFailed, Misplaced, MultihostError, NotReady, UsageProblem
 from pytest_multihost_env.launch.job import Job, Program
 from pytest_multihost_env.launch.select import Search, choose
 from pytest_multihost_env.launch.talk import Talk
@@ -177,6 +178,8 @@ class Plan:
             lines.append(f"trusted besides this user and root: {trust_of(self.settings)}")
         names = _few(hosts.fold(self.allocation.hosts), 16)
         lines.append(f"hosts {names} (from {self.allocation.source}), launcher {self._launcher_text()}")
+        with contextlib.suppress(LaunchFailed):  # a host without an address is told when the hosts are checked
+            lines += [f"command {self.redact(line)}" for line in self._describe(Shape(self.allocation.slots))[:4]]
         return lines + self.notices()
 
     def _short(self, path: str | Path) -> str:
@@ -266,14 +269,25 @@ class Plan:
             as_root=self.facts.as_root,
         )
 
+    def mpi_library(self) -> str:
+        """Return name and version of the MPI library that the environment's mpi4py loads on this host."""
+        code = "import mpi4py; mpi4py.rc.initialize = False; from mpi4py import MPI; print(MPI.Get_library_version())"
+        done = process.run([str(self.facts.python), "-c", code], timeout=10)
+        return done.stdout.partition("\n")[0].strip() or "not known"
+
     def on_every_host(self, argv: tuple[str, ...], stdin: str, timeout: float = HOST_LIMIT) -> dict[str, Completed]:
         """Run a command once on every host of the job, in the environment of its first rank.
 
         A host that cannot run it is in the answer with the reason, never left out.
+
+        Raises:
+            Misplaced: The launcher does not start ranks where they were to be.
         """
         names = self.allocation.names
         try:
             job = self.start(_one_each(names))
+        except Misplaced:
+            raise
         except LaunchFailed as error:
             if len(names) == 1:
                 return {names[0]: Completed(names[0], None, "", "", error=str(error))}
@@ -375,7 +389,7 @@ class Plan:
 
     def why_not(self, error: LaunchFailed) -> LaunchFailed:
         """Return `error` with the hosts that cannot start even one rank named first."""
-        if len(self.allocation.hosts) == 1:
+        if len(self.allocation.hosts) == 1 or isinstance(error, Misplaced):
             return error
         answers = self.on_every_host((str(self.facts.python), "-c", "pass"), "", timeout=30)
         bad = {name: answer for name, answer in answers.items() if answer.error}

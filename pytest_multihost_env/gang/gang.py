@@ -136,6 +136,10 @@ class Gang:
         script: What they run.
         limits: How long things may take.
         show: Called with `(place, text)` for output that is relayed live.
+
+    Attributes:
+        started_by: The commands that started its ranks, for people.
+        joining: The ranks that are on the way into their MPI world.
     """
 
     def __init__(
@@ -147,6 +151,8 @@ class Gang:
         self.collect_errors: dict[int, list[Message]] = {}
         self.worlds: dict[int, Message] = {}
         self.differs: dict[int, dict[str, str | None]] = {}
+        self.started_by: tuple[str, ...] = ()
+        self.joining: set[int] = set()
         self.ran = 0
         self.usable = True
         self._script = script
@@ -303,7 +309,10 @@ class Gang:
         rank = state.place.rank
         if kind == "collect-error":
             self.collect_errors.setdefault(rank, []).append(message)
+        elif kind == "joining":
+            self.joining.add(rank)
         elif kind == "ready":
+            self.joining.discard(rank)
             ids = message.get("ids")
             self.collected[rank] = [str(nodeid) for nodeid in ids] if isinstance(ids, list) else []
             world = message.get("world")

@@ -2,7 +2,7 @@
 
     python -m pytest_multihost_env.gang.rank CHANNEL_FD STACKS_FD
 
-Needs pytest and the standard library.  Messages to the controller: collect-error, watch, ready, report, done, internal-error, bye.
+Needs pytest and the standard library.  Messages to the controller: collect-error, watch, joining, ready, report, done, internal-error, bye.
 Messages from it: session, run, finish.
 """
 
@@ -96,6 +96,8 @@ class RankPlugin:
         """Say that the rank is ready, then obey until told to finish."""
         self.line.say("watch", fds=[1, 2])
         items = {item.nodeid: item for item in session.items}
+        if self.mpi:
+            self.line.say("joining")
         self.line.say(
             "ready", ids=list(items), differs=plain(self._differs), world=_world(self.size) if self.mpi else {}
         )

@@ -356,6 +356,12 @@ def shelter(addresses: Sequence[str], key: bytes, ranks: Sequence[int]) -> None:
         os.wait()
 
 
+def by_hand(ranks: Sequence[int]) -> None:
+    """Say where these ranks are: somebody has pasted the launcher's command, and no controller waits for them."""
+    for rank in ranks:
+        print(f"multihost-env: rank {rank} on {socket.gethostname()}, {sys.executable} in {os.getcwd()}")  # noqa: PTH109
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Supervise the rank that the launcher made of this process, or several when told which."""
     parser = argparse.ArgumentParser(prog="bootstrap")
@@ -366,6 +372,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     text = sys.stdin.readline().strip() if options.key_on_stdin else os.environ.pop(KEY_VARIABLE, "")
     key = bytes.fromhex(text)
     ranks = [int(rank) for rank in options.ranks.split(",")] if options.ranks else [own_rank(os.environ)]
+    if not key:
+        by_hand(ranks)
+        return
     shelter(options.addresses.split(","), key, ranks)
 
 

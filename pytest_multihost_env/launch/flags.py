@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pytest_multihost_env.model import LaunchSpec
 
 SSH_OPTIONS = (
@@ -18,3 +20,27 @@ def host_counts(spec: LaunchSpec, name: str = "localhost") -> str:
     if spec.local_only:
         return f"{name}:{spec.placement.size}"
     return ",".join(f"{host}:{count}" for host, count in spec.placement.counts)
+
+
+def unless_given(extra: Sequence[str], names: Sequence[str], *ours: str) -> tuple[str, ...]:
+    """Return the words `ours`, or none when the user's arguments have one of the options `names`.
+
+    mpirun refuses an option that stands there twice, and other launchers take one of them in silence.
+    """
+    keys = {name.lstrip("-") for name in names}
+    given = {word.lstrip("-").partition("=")[0] for word in extra if word.startswith("-")}
+    return () if keys & given else ours
+
+
+def without(extra: Sequence[str], option: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the values that the user's arguments give to `option`, and the other arguments."""
+    values: list[str] = []
+    others: list[str] = []
+    words = iter(extra)
+    for word in words:
+        name, joined, value = word.partition("=")
+        if name.startswith("-") and name.lstrip("-") == option.lstrip("-"):
+            values.append(value if joined else next(words, ""))
+        else:
+            others.append(word)
+    return tuple(values), tuple(others)

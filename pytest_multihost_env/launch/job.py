@@ -11,7 +11,6 @@ import dataclasses
 import os
 import secrets
 import selectors
-import shlex
 import signal
 import socket
 import subprocess
@@ -23,7 +22,7 @@ from typing import IO
 
 from pytest_multihost_env import process, wire
 from pytest_multihost_env.errors import LaunchFailed
-from pytest_multihost_env.launch import bootstrap, door
+from pytest_multihost_env.launch import bootstrap, door, misplaced, paste
 from pytest_multihost_env.model import Command, LaunchSpec, Placement
 from pytest_multihost_env.protocols import Launcher
 
@@ -115,14 +114,15 @@ class Job:
 
     @property
     def command_lines(self) -> tuple[str, ...]:
-        """The exact commands, free of secrets, as one would type them."""
-        return tuple(shlex.join(command.argv) for command in self.commands)
+        """The exact commands, free of secrets, ready to be pasted into this shell."""
+        without = {bootstrap.KEY_VARIABLE, *self._environ}
+        return tuple(paste.line(command, without=without) for command in self.commands)
 
     def start(self, limit: float = START_LIMIT) -> None:
         """Start all ranks and wait until each has proven itself.
 
         Raises:
-            LaunchFailed: The launcher ended, or not every rank said hello within `limit` seconds.
+            LaunchFailed: The launcher ended, not every rank said hello within `limit` seconds, or one is elsewhere.
         """
         end = time.monotonic() + limit
         for listener in self._listeners:
@@ -134,6 +134,8 @@ class Job:
                 self._wait(min(_SLICE, max(0.0, end - time.monotonic())))
                 if len(self.members) < self.placement.size:
                     self._check_start(late=time.monotonic() > end, limit=limit)
+            if not self._local_only:
+                misplaced.refuse(self.placement, {rank: member.host for rank, member in self.members.items()})
         except BaseException:
             self.close()
             raise

@@ -1,11 +1,13 @@
-"""MPICH's mpiexec (Hydra), also Intel MPI's, which speaks the same dialect (mpiexec.hydra(1))."""
+"""MPICH's mpiexec (Hydra), and Intel MPI's, which has most of its dialect (mpiexec.hydra(1))."""
 
 from __future__ import annotations
 
 import re
 
-from pytest_multihost_env.launch.flags import SSH_OPTIONS, host_counts
+from pytest_multihost_env.launch.flags import SSH_OPTIONS, host_counts, unless_given, without
 from pytest_multihost_env.model import Command, LaunchSpec, Traits
+
+_HOSTS = ("-hosts", "-host", "-f", "-hostfile", "-machinefile", "-machine")
 
 
 class MPICH:
@@ -22,11 +24,23 @@ class MPICH:
 
     def commands(self, spec: LaunchSpec) -> tuple[Command, ...]:
         """Return the one mpiexec command.  `-genvlist` names what Hydra would otherwise send whole."""
-        names = ",".join((spec.secret_name, *spec.forward))
-        argv = (
-            *(spec.executable, "-hosts", host_counts(spec), "-n", str(spec.placement.size), "-genvlist", names),
-            *spec.extra_args,
-            *spec.program,
-        )
-        env = {spec.secret_name: spec.secret, "HYDRA_LAUNCHER_EXTRA_ARGS": " ".join(SSH_OPTIONS)}
-        return (Command(argv, env),)
+        theirs, extra = without(spec.extra_args, "-genvlist")
+        names = ",".join((spec.secret_name, *spec.forward, *theirs))
+        argv = (spec.executable, *unless_given(extra, ("-genvall",), "-genvlist", names), *extra, *_places(spec))
+        ssh = "I_MPI_HYDRA_BOOTSTRAP_EXEC_EXTRA_ARGS" if _is_intel(spec) else "HYDRA_LAUNCHER_EXTRA_ARGS"
+        return (Command(argv, {spec.secret_name: spec.secret, ssh: " ".join(SSH_OPTIONS)}),)
+
+
+def _places(spec: LaunchSpec) -> tuple[str, ...]:
+    """Return the hosts with their ranks, and the program; Intel's knows no `host:count` but a section for each host."""
+    if unless_given(spec.extra_args, _HOSTS, "ours") and _is_intel(spec):
+        counts = [("localhost", spec.placement.size)] if spec.local_only else spec.placement.counts
+        sections = [(":", "-host", host, "-n", str(count), *spec.program) for host, count in counts]
+        return tuple(word for section in sections for word in section)[1:]
+    hosts = unless_given(spec.extra_args, _HOSTS, "-hosts", host_counts(spec))
+    return (*hosts, "-n", str(spec.placement.size), *spec.program)
+
+
+def _is_intel(spec: LaunchSpec) -> bool:
+    """Intel counts its versions in years."""
+    return spec.version >= (2000,)

@@ -6,8 +6,10 @@ import re
 import shlex
 from pathlib import Path
 
-from pytest_multihost_env.launch.flags import SSH_OPTIONS, host_counts
+from pytest_multihost_env.launch.flags import SSH_OPTIONS, host_counts, unless_given
 from pytest_multihost_env.model import Command, LaunchSpec, Traits
+
+_HOSTS = ("--host", "-H", "--hostfile", "--machinefile")
 
 
 class OpenMPI:
@@ -29,10 +31,12 @@ class OpenMPI:
 
         Values never stand in it: `-x NAME` has mpirun send the value over its own channel.
         """
-        argv = [spec.executable, "--host", host_counts(spec), "-n", str(spec.placement.size), "--bind-to", "none"]
+        extra = spec.extra_args
+        argv = [spec.executable, *unless_given(extra, _HOSTS, "--host", host_counts(spec))]
+        argv += ["-n", str(spec.placement.size), *unless_given(extra, ("--bind-to",), "--bind-to", "none")]
         for name in (spec.secret_name, *spec.forward):
             argv += ["-x", name]
-        argv += [*spec.extra_args, *spec.program]
+        argv += [*extra, *spec.program]
         prefix = str(Path(spec.executable).parent.parent)
         scripts = {} if spec.local_only or shlex.quote(prefix) == prefix else {"agent": _quoting_agent(spec, prefix)}
         env = {spec.secret_name: spec.secret, **self._environ(spec)}

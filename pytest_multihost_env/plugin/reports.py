@@ -12,20 +12,25 @@ from pytest_multihost_env.gang.reconcile import Blame, Phase, Verdict, own_repor
 from pytest_multihost_env.gang.stacks import shorten_crash
 from pytest_multihost_env.model import RankRecord
 
+SAID = "the launcher said"
 
-def merge(item: pytest.Item, run: Run, verdict: Verdict, said: str) -> dict[str, pytest.TestReport]:
+
+def merge(item: pytest.Item, run: Run, verdict: Verdict, launcher: Mapping[str, str]) -> dict[str, pytest.TestReport]:
     """Return a report for each phase of the verdict, by its name.
 
     Args:
         item: The test.
         run: What its ranks said.
         verdict: What it comes to.
-        said: The launcher's last words; shown when a rank was lost, since only the launcher may know why.
+        launcher: Its last words and its command, by title; shown with a failure, and the words only when a rank was
+            lost, since then only the launcher may know why.
     """
     merged: dict[str, pytest.TestReport] = {phase.when: _merge(item, run, phase) for phase in verdict.phases}
-    if said.strip() and any(record.lost or record.exit is not None for record in run.records):
-        failed = next(report for report in merged.values() if report.outcome == "failed")
-        failed.sections.append(("the launcher said", said.strip()))
+    died = any(record.lost or record.exit is not None for record in run.records)
+    failed = next((report for report in merged.values() if report.outcome == "failed"), None)
+    if failed is not None:
+        shown = {title: text.strip() for title, text in launcher.items() if died or title != SAID}
+        failed.sections += [(title, text) for title, text in shown.items() if text]
     return merged
 
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import subprocess
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
 from pytest_multihost_env import registry
+from pytest_multihost_env.launch import paste
 from pytest_multihost_env.launch.mpich import MPICH
 from pytest_multihost_env.launch.openmpi import OpenMPI
 from pytest_multihost_env.launch.ssh import SSH
@@ -55,6 +60,28 @@ class TestEvery:
             by_stdin = command.stdin == SPEC.secret + "\n" and any("--key-on-stdin" in a for a in command.argv)
             assert by_name or by_stdin
 
+    def test_its_commands_can_be_pasted_and_need_nothing_of_this_job(self, launcher: Launcher) -> None:
+        """A shell takes each line apart into the variables, arguments and scripts that it was made of."""
+        for command in launcher.commands(dataclasses.replace(SPEC, executable="/a b'/bin/mpirun")):
+            line = paste.line(command, without=(SPEC.secret_name,))
+            assert SPEC.secret not in line
+            assert "\n" not in line
+            show = "import os, sys, json; print(json.dumps([sys.argv[1:], dict(os.environ)]))"
+            argv = (sys.executable, "-c", show, *command.argv)
+            line = paste.line(dataclasses.replace(command, argv=argv), without=(SPEC.secret_name,))
+            done = subprocess.run(["sh", "-c", line], env={}, capture_output=True, text=True, check=True)
+            words, environ = json.loads(done.stdout)
+            assert words == list(command.argv)
+            for name, value in command.env.items():
+                if name == SPEC.secret_name:
+                    assert name not in environ
+                elif "{agent}" in value:
+                    script = Path(environ[name].removeprefix("/bin/sh "))
+                    assert script.read_text() == command.scripts["agent"]
+                    script.unlink()
+                else:
+                    assert environ[name] == value
+
     def test_the_user_s_arguments_are_kept_whole(self, launcher: Launcher) -> None:
         if launcher.traits.programs:
             assert all("x y" in command.argv for command in launcher.commands(SPEC))
@@ -99,9 +126,50 @@ def test_open_mpi_in_a_path_that_a_shell_would_split_gets_an_agent_that_quotes_i
 def test_mpich() -> None:
     (command,) = MPICH().commands(SPEC)
     assert command.argv == (
-        "/gen/bin/mpirun", "-hosts", "n1:2,n2:1", "-n", "3", "-genvlist", "MULTIHOST_ENV_CHANNEL_KEY,FORWARDED",
-        "--user-arg", "x y", *SPEC.program,
+        "/gen/bin/mpirun", "-genvlist", "MULTIHOST_ENV_CHANNEL_KEY,FORWARDED", "--user-arg", "x y",
+        "-hosts", "n1:2,n2:1", "-n", "3", *SPEC.program,
     )  # fmt: skip
+
+
+def test_intel_s_mpiexec_has_a_section_for_each_host() -> None:
+    (command,) = MPICH().commands(dataclasses.replace(SPEC, version=(2021, 18)))
+    assert command.argv == (
+        "/gen/bin/mpirun", "-genvlist", "MULTIHOST_ENV_CHANNEL_KEY,FORWARDED", "--user-arg", "x y",
+        "-host", "n1", "-n", "2", *SPEC.program, ":", "-host", "n2", "-n", "1", *SPEC.program,
+    )  # fmt: skip
+    assert "BatchMode=yes" in command.env["I_MPI_HYDRA_BOOTSTRAP_EXEC_EXTRA_ARGS"]
+
+
+OWN_KEYS = [
+    (OpenMPI(), (), ("--bind-to", "core"), "none"),
+    (OpenMPI(), (), ("--bind-to=core",), "none"),
+    (OpenMPI(), (), ("--hostfile", "mine"), "n1:2,n2:1"),
+    (OpenMPI(), (4, 1, 8), ("-H", "n1:2,n2:1,n3"), "n1:2,n2:1"),
+    (MPICH(), (4, 0), ("-f", "mine"), "n1:2,n2:1"),
+    (MPICH(), (2021, 18), ("-machinefile", "mine"), "n1"),
+    (MPICH(), (4, 0), ("-genvall",), "-genvlist"),
+]
+
+
+@pytest.mark.parametrize(("launcher", "version", "theirs", "ours"), OWN_KEYS)
+def test_a_user_s_own_key_takes_the_place_of_ours(
+    launcher: Launcher, version: tuple[int, ...], theirs: tuple[str, ...], ours: str
+) -> None:
+    """Row 86; mpirun refuses an option that it finds twice."""
+    with_it = dataclasses.replace(SPEC, version=version, extra_args=theirs)
+    (command,) = launcher.commands(with_it)
+    assert ours not in command.argv
+    assert " ".join(theirs) in " ".join(command.argv)
+
+
+def test_variables_that_the_user_has_mpich_send_are_sent_as_well() -> None:
+    (command,) = MPICH().commands(dataclasses.replace(SPEC, extra_args=("-genvlist", "A,B", "-v")))
+    assert command.argv[1:4] == ("-genvlist", "MULTIHOST_ENV_CHANNEL_KEY,FORWARDED,A,B", "-v")
+
+
+def test_of_two_values_ssh_takes_the_first_so_the_user_s_come_first() -> None:
+    command, _ = SSH().commands(dataclasses.replace(SPEC, extra_args=("-o", "ConnectTimeout=60")))
+    assert command.argv.index("ConnectTimeout=60") < command.argv.index("ConnectTimeout=10")
 
 
 def test_ssh_quotes_for_the_far_shell() -> None:

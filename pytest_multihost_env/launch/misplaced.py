@@ -1,0 +1,36 @@
+"""Whether the ranks are where they were to be: an argument of the user's, or a launcher's own mind, may say otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pytest_multihost_env.errors import Misplaced
+from pytest_multihost_env.model import Placement
+
+
+def refuse(placement: Placement, found: Mapping[int, str]) -> None:
+    """Refuse ranks that report another host than theirs, where that is certain.
+
+    A machine may call itself otherwise than the job calls it, and several machines may call themselves alike.  What no
+    naming explains: ranks of one host that are on two, and a rank on what is the name of another host of the job.
+
+    Raises:
+        Misplaced: Names rank, host and what was found.
+    """
+    names = {_short(host): host for host in placement.hosts}
+    first: dict[str, str] = {}
+    for place in placement.places:
+        here = found[place.rank]
+        other = names.get(_short(here), place.host)
+        if other == place.host and first.setdefault(place.host, here) == here:
+            continue
+        raise Misplaced(
+            f"rank {place.rank} was to run on {place.host} and runs on {here}",
+            where=f"rank {place.rank}@{place.host}",
+            expected=", ".join(f"{count} on {host}" for host, count in placement.counts) + ", in this order",
+            hint="take hosts, mappings and rank files out of --multihost-launcher-args: the tests say where ranks go",
+        )
+
+
+def _short(host: str) -> str:
+    return host if host.replace(".", "").isdigit() else host.partition(".")[0].lower()
