@@ -100,7 +100,8 @@ def run(
     )
     try:
         with _watchman(child.pid):
-            out, err = child.communicate(None if input is None else input.encode(), timeout=timeout)
+            data = None if input is None else input.encode("utf-8", "surrogateescape")  # file names, it may be
+            out, err = child.communicate(data, timeout=timeout)
     except subprocess.TimeoutExpired:
         out, err = _end(child)
         return Finished(_code(child), _text(out), _text(err), timed_out=True)

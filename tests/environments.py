@@ -6,11 +6,19 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
 REQUIRED = os.environ.get("MULTIHOST_TESTBED") == "require"
+
+
+def missing(reason: str) -> NoReturn:
+    """Skip the test that cannot be run here; where everything has to be there, fail it, so that no lack goes unseen."""
+    if REQUIRED:
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
 
 
 def make(directory: Path, *requirements: str, python: str = sys.executable) -> Path:
@@ -19,8 +27,7 @@ def make(directory: Path, *requirements: str, python: str = sys.executable) -> P
     install = [str(directory / "bin" / "python"), "-m", "pip", "install", "--quiet", *requirements]
     done = subprocess.run(install, capture_output=True, text=True, timeout=300)
     if done.returncode:
-        reason = f"pip could not install {' '.join(requirements)}: {done.stderr.strip()[-500:]}"
-        pytest.fail(reason, pytrace=False) if REQUIRED else pytest.skip(reason)
+        missing(f"pip could not install {' '.join(requirements)}: {done.stderr.strip()[-500:]}")
     return directory
 
 

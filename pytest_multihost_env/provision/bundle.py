@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_multihost_env.errors import NotReady
-from pytest_multihost_env.provision import ask, buildconfig, elf, mishaps, pyvenv
+from pytest_multihost_env.provision import ask, buildconfig, certificates, elf, mishaps, pyvenv
 from pytest_multihost_env.provision.copy import Copied, copy_tree
 
 # Test suites, the IDE, and Tk: its library of scripts and X11 are no part of a Python installation.
@@ -82,7 +82,7 @@ def _bundle(env: Path, python: Path) -> Bundle:
     _configure(env, program, base=base)
     buildconfig.rewrite(env / "py" / facts["platlibdir"] / facts["name"], base, env / "py")
     files, size = _count(copied, program, [env / "py" / "lib" / name for name in libraries])
-    return Bundle(facts["version"], base, files, size, tuple(libraries), (*notes, *_notes(facts)))
+    return Bundle(facts["version"], base, files, size, tuple(libraries), (*notes, *_notes(env, base, facts)))
 
 
 def _check_link(python: Path) -> None:
@@ -221,11 +221,10 @@ def _count(copied: Copied, program: Path, libraries: list[Path]) -> tuple[int, i
     return copied.files + len(extra), copied.bytes + sum(file.stat().st_size for file in extra)
 
 
-def _notes(facts: Mapping[str, Any]) -> list[str]:
+def _notes(env: Path, base: Path, facts: Mapping[str, Any]) -> list[str]:
     notes = []
     if facts["certificates"]:
-        file, folder = facts["certificates"]
-        notes.append(f"OpenSSL looks for certificates in {file} and {folder} of each host")
+        notes.append(certificates.take(env, base, facts["certificates"]))
     if not any((Path(facts["stdlib"]) / "__pycache__").glob("os.*.pyc")):
         notes.append("the interpreter's standard library has no bytecode, so none was copied")
     return notes

@@ -65,7 +65,8 @@ def lacking(env: Path, tag: str, magic: bytes) -> Iterator[Path]:
 def _folders(env: Path) -> Iterator[tuple[str, list[str]]]:
     for folder, below, names in os.walk(env):
         below[:] = [name for name in below if name not in {"__pycache__", "bin"}]  # scripts are run, not imported
-        sources = [name for name in names if name.endswith(".py")]
+        # The compiler is given names by line, and nobody can import one that has two.
+        sources = [name for name in names if name.endswith(".py") and "\n" not in f"{folder}{name}"]
         if sources:
             yield folder, sources
 

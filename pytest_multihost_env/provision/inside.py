@@ -1,7 +1,8 @@
 """Answers questions about the interpreter that runs it.  Standard library only, Python 3.11 to 3.14.
 
 Its text is handed to another interpreter with `-c`, so that nothing of ours needs to be importable there.
-`python -c TEXT QUESTION ARGUMENTS...` prints one line of JSON.
+`python -c TEXT QUESTION ARGUMENTS...` prints one line: `MARK` and JSON.  What else is printed is that of modules and
+`.pth` files, before the answer or, by what they registered for the end, after it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import platform
 import sys
 import sysconfig
 from typing import Any
+
+MARK = "multihost-env answers: "
 
 
 def runtime() -> dict[str, Any]:
@@ -66,7 +69,7 @@ def packages() -> dict[str, Any]:
     found: dict[str, list[Any]] = {}
     for dist in importlib.metadata.distributions():
         metadata = dist.metadata
-        if "Name" in metadata:  # what an interrupted removal left has none
+        if metadata is not None and "Name" in metadata:  # what an interrupted removal left has none
             # the first on sys.path is the one that is imported
             found.setdefault(metadata["Name"], [dist.version, list(dist.requires or [])])
     return {
@@ -127,7 +130,10 @@ def _module_files() -> dict[str, str]:
     """
     files: dict[str, str] = {}
     for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None)
+        try:
+            file = getattr(module, "__file__", None)
+        except Exception:  # noqa: BLE001, S112 - a module that loads itself when it is asked may raise anything
+            continue
         if isinstance(file, str) and file.startswith("/"):
             files[name] = os.path.realpath(file)
     return files
@@ -159,7 +165,7 @@ def main(arguments: list[str]) -> None:
         answer = has(rest)
     else:
         answer = imports(rest)
-    sys.stdout.write("\n" + json.dumps(answer) + "\n")  # ASCII, on a line of its own whatever modules print
+    sys.stdout.write(f"\n{MARK}{json.dumps(answer)}\n")  # ASCII, on a line of its own whatever modules print
 
 
 if __name__ == "__main__":

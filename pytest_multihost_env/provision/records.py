@@ -29,8 +29,11 @@ def entry(content: bytes) -> tuple[str, str]:
 
 
 def rows(text: str) -> list[list[str]]:
-    """Return the rows of a RECORD: path, digest, size."""
-    return [row for row in csv.reader(io.StringIO(text)) if row]
+    """Return the rows of a RECORD: path, digest, size; none when it is not one."""
+    try:
+        return [row for row in csv.reader(io.StringIO(text)) if row]
+    except csv.Error:
+        return []
 
 
 def text(table: Iterable[Iterable[str]]) -> str:
@@ -45,14 +48,13 @@ def update(env: Path, changes: Mapping[Path, bytes]) -> None:
     names = {path.name for path in changes}
     for site in site_directories(env):
         wanted = {os.path.realpath(path): content for path, content in changes.items()}
-        for path in sorted(site.glob("*.dist-info/RECORD")):
+        for path in sorted(path for path in site.glob("*.dist-info/RECORD") if path.is_file()):
             before = path.read_text(encoding="utf-8", errors="surrogateescape")
-            if not any(name in before for name in names):
+            if "\0" in before or not any(name in before for name in names):
                 continue
             table = rows(before)
             for row in table:
-                full = os.path.realpath(site / row[0])
-                if full in wanted and len(row) > 1 and row[1]:
+                if len(row) > 1 and row[1] and (full := os.path.realpath(site / row[0])) in wanted:
                     row[1:] = entry(wanted[full])
             after = text(table)
             if rows(before) != table:

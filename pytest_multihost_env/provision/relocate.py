@@ -116,15 +116,15 @@ def _config(env: Path, replacer: Replacer) -> Iterator[tuple[Path, bytes]]:
 
 def _site(site: Path, replacer: Replacer, outside: Outside) -> Iterator[tuple[Path, bytes]]:
     imported: set[Path] = set()
-    for path in sorted(site.glob("*.pth")):
+    for path in _files(site, "*.pth"):
         yield from _pth(path, replacer, outside)
         text = path.read_text(encoding="utf-8", errors="surrogateescape")
         imported |= {site / f"{match[1]}.py" for match in map(_IMPORT.match, text.splitlines()) if match}
-    for path in sorted(site.glob("*.egg-link")):
+    for path in _files(site, "*.egg-link"):
         yield from _egg_link(path, replacer)
-    for path in sorted(site.glob("*.dist-info/direct_url.json")):
+    for path in _files(site, "*.dist-info/direct_url.json"):
         yield from _direct_url(path, replacer, outside)
-    finders = {path for pattern in _EDITABLE_CODE for path in site.glob(pattern)}
+    finders = {path for pattern in _EDITABLE_CODE for path in _files(site, pattern)}
     for path in sorted(finders):
         yield from _finder(path, replacer, outside)
     for path in sorted(path for path in imported - finders if path.is_file()):
@@ -132,6 +132,11 @@ def _site(site: Path, replacer: Replacer, outside: Outside) -> Iterator[tuple[Pa
     for path in sorted(path for path in site.iterdir() if path.is_symlink()):
         if not _within(replacer, str(path)):
             outside.add(path, f"{path.name}: a link to {os.path.realpath(path)}", os.path.realpath(path))
+
+
+def _files(site: Path, pattern: str) -> list[Path]:
+    """Return the files that match; Python passes over a directory or a dangling link of such a name as well."""
+    return sorted(path for path in site.glob(pattern) if path.is_file())
 
 
 def _pth(path: Path, replacer: Replacer, outside: Outside) -> Iterator[tuple[Path, bytes]]:
@@ -170,14 +175,15 @@ def _direct_url(path: Path, replacer: Replacer, outside: Outside) -> Iterator[tu
     """Rewrite the origin of a distribution (PEP 610); only an editable one is imported from there."""
     try:
         record = json.loads(path.read_bytes())
-    except ValueError:  # nobody can be led outside by it
+        url = urllib.parse.urlsplit(record["url"])
+        editable = bool(record.get("dir_info", {}).get("editable"))
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):  # nobody can be led outside by it
         return
-    url = urllib.parse.urlsplit(record.get("url", ""))
     if url.scheme != "file":
         return
     place = urllib.parse.unquote(url.path)
     fresh = replacer.path(place)
-    if record.get("dir_info", {}).get("editable") and not replacer.inside(fresh):
+    if editable and not replacer.inside(fresh):
         label = path.parent.name.removesuffix(".dist-info")
         outside.add(path, f"{label}: editable, in {place}", place, owner=label.partition("-")[0])
     if fresh != place:
@@ -191,7 +197,7 @@ def _finder(path: Path, replacer: Replacer, outside: Outside | None) -> Iterator
     lines = content.splitlines(keepends=True)
     try:
         tree = ast.parse(content)
-    except SyntaxError:  # nobody can be led outside by it
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # nobody can be led outside by it
         return
     constants = [
         node
@@ -204,6 +210,15 @@ def _finder(path: Path, replacer: Replacer, outside: Outside | None) -> Iterator
         if outside is not None and len(Path(value).parts) > 1 and not replacer.inside(fresh):
             outside.add(path, f"{path.name}: {value}", value)
         if fresh != value and node.lineno == node.end_lineno and node.end_col_offset is not None:
-            line = lines[node.lineno - 1]  # offsets count bytes of UTF-8
-            lines[node.lineno - 1] = line[: node.col_offset] + repr(fresh).encode() + line[node.end_col_offset :]
+            line = lines[node.lineno - 1]
+            if _says(line[node.col_offset : node.end_col_offset], value):
+                lines[node.lineno - 1] = line[: node.col_offset] + ascii(fresh).encode() + line[node.end_col_offset :]
     yield from _changed(path, content, b"".join(lines))
+
+
+def _says(code: bytes, value: str) -> bool:
+    """Whether `code` is `value` as a literal: it may be a part of an f-string, or offsets lie since the file is no UTF-8."""
+    try:
+        return bool(ast.literal_eval(code.decode("utf-8")) == value)
+    except (SyntaxError, ValueError):
+        return False

@@ -41,7 +41,7 @@ def fingerprint(source: Path, tier: str, read: Mapping[str, ReadFile] | None = N
 def _stat(path: str) -> str:
     try:
         status = os.stat(path)  # noqa: PTH116
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return ""
     return f"{status.st_size}\0{status.st_mtime_ns}"
 

@@ -3,6 +3,8 @@
 import os
 import shutil
 import subprocess
+import sys
+import venv
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from pytest_multihost_env.errors import UsageProblem
 from pytest_multihost_env.model import Generation
 from pytest_multihost_env.provision import activate
-from tests.environments import REQUIRED
+from tests.environments import missing
 
 NAMES = ("it's #1 ü", 'a "b" $HOME `id` \\x', "wild* [ab]? {c,d} ~", "bang! now !!", "-n %s; false")
 
@@ -20,8 +22,7 @@ def shell(request: pytest.FixtureRequest) -> str:
     """Each shell that there is an activation for, by name; skipped where it is not installed."""
     name: str = request.param
     if shutil.which(name) is None:
-        missing = f"{name} is not installed"
-        pytest.fail(missing, pytrace=False) if REQUIRED else pytest.skip(missing)
+        missing(f"{name} is not installed")
     return name
 
 
@@ -105,7 +106,41 @@ def test_the_safe_line_of_the_docs_stops_a_script_also_when_nothing_was_printed(
     assert done.returncode != 0
 
 
-@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    top = tmp_path_factory.mktemp("real") / "it's #1 ü"
+    venv.create(top / "source", with_pip=False, symlinks=True)
+    (top / "command").write_text(
+        f'#!/bin/sh\nexec env -u PYTHONHOME {sys.executable} -m pytest_multihost_env.cli activate "$@"\n'
+    )
+    (top / "command").chmod(0o755)
+    return top / "source"
+
+
+SAFE_LINES = {
+    "fish": "eval (./command --shell fish {words}; or echo '; false'); or exit 1",
+    "csh": 'eval "`./command --shell csh {words} || echo false`"',
+    "tcsh": 'eval "`./command --shell csh {words} || echo false`"',
+    "nu": "load-env (./command --shell nu {words} | from json)",
+}
+"""As docs/howto/activate.md has them, for a script that must not go on."""
+
+
+def test_row_32_the_command_itself_in_each_shell(shell: str, source: Path) -> None:
+    """With another Python first in PATH: that is what would run next if a failure were let pass."""
+    line = SAFE_LINES.get(shell, 'eval "$(./command --shell {shell} {words} || echo false)"')
+    python = "python -c 'import sys; print(sys.prefix)'"
+    good = line.format(shell=shell, words="./source ./python_env")
+    done = _run(shell, f"{good}\n{python}", source.parent, stop=True)
+    assert done.stdout == f"{(source.parent / 'python_env').resolve()}\n", done.stderr
+    assert done.returncode == 0
+    bad = line.format(shell=shell, words="./nowhere ./other")
+    done = _run(shell, f"{bad}\necho reached\n{python}", source.parent, stop=True)
+    assert (done.stdout, done.returncode != 0) == ("", True), done
+    assert "nowhere does not exist" in done.stderr
+    assert not (source.parent / "other").is_symlink()
+
+
 def test_the_line_that_ci_files_use_does_not_reach_the_next(tmp_path: Path) -> None:
     """Row 32."""
     text = tmp_path / "script"

@@ -20,7 +20,7 @@ from pytest_multihost_env.errors import NotReady
 from pytest_multihost_env.protocols import Silent, Work
 from pytest_multihost_env.provision.copy import Copied, Hire, copy_tree
 from pytest_multihost_env.provision.crew import Alone, Processes, Threads
-from tests.environments import ROOT
+from tests.environments import ROOT, missing
 from tests.suites import clean_environ
 
 COMMAND = [sys.executable, "-m", "pytest_multihost_env.cli"]
@@ -186,7 +186,7 @@ def in_a_namespace(script: str, *arguments: Path) -> subprocess.CompletedProcess
     argv = ["unshare", "--mount", "sh", "-euc", textwrap.dedent(script), sys.executable, *map(str, arguments)]
     done = subprocess.run(argv, env=clean_environ(), capture_output=True, text=True, timeout=100)
     if "no loop device" in done.stderr or "cannot find an unused loop device" in done.stderr:
-        pytest.skip(f"there is no loop device: {done.stderr}")
+        missing(f"there is no loop device: {done.stderr}")
     return done
 
 
@@ -214,7 +214,7 @@ for name, told in work.read.items():
 @pytest.mark.parametrize("kind", ["xfs", "btrfs"])
 def test_blocks_are_shared_where_the_file_system_can(tmp_path: Path, kind: str, crew: str) -> None:
     if shutil.which(f"mkfs.{kind}") is None:
-        pytest.skip(f"mkfs.{kind} is not installed")
+        missing(f"mkfs.{kind} is not installed")
     image, top = tmp_path / "image", tmp_path / "top"
     top.mkdir()
     with image.open("wb") as file:
@@ -266,7 +266,7 @@ def test_a_full_disk_is_named_and_emptied(tmp_path: Path, limit: str, crew: str)
 def slow_server(special: Path) -> Callable[[Path, Path, str], tuple[str, int]]:
     """Copies below `special` with a delay for each call, and tells who copied and how many calls waited."""
     if shutil.which("cc") is None:
-        pytest.skip("there is no C compiler")
+        missing("there is no C compiler")
     count = special / "count"
     flags = ["-O2", "-fno-delete-null-pointer-checks", "-Wno-nonnull-compare", "-shared", "-fPIC"]
     source = ROOT / "benchmarks" / "latency.c"

@@ -20,6 +20,7 @@ from pytest_multihost_env.provision.bundle import Bundle, bundle_interpreter
 from pytest_multihost_env.provision.hermetic import prove
 from pytest_multihost_env.provision.overlay import add_missing
 from pytest_multihost_env.provision.relocate import relocate
+from tests.environments import missing
 
 SYSTEM = Path("/usr/bin/python3.11")
 PYTHONS = [os.path.realpath(sys.executable), str(SYSTEM)]
@@ -33,10 +34,10 @@ def site_of(env: Path) -> Path:
 def make_source(python: str, top: Path) -> Path:
     """A virtual environment with a C extension, a console script and a package of its own; needs no network."""
     if not os.access(python, os.X_OK):
-        pytest.skip(f"{python} is not installed")
+        missing(f"{python} is not installed")
     made = subprocess.run([python, "-m", "venv", "--without-pip", str(top)], capture_output=True, text=True)
     if made.returncode:
-        pytest.skip(f"{python} cannot make virtual environments: {made.stderr}")
+        missing(f"{python} cannot make virtual environments: {made.stderr}")
     add_missing(top, top / "bin" / "python", ["psutil", "Pygments"])
     (site_of(top) / "mine.py").write_text("import psutil\n\ndef main():\n    print('mine', psutil.Process().pid > 0)\n")
     tool = top / "bin" / "mine"

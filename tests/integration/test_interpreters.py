@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -17,12 +18,12 @@ from pytest_multihost_env import provision
 from pytest_multihost_env.errors import NotReady
 from pytest_multihost_env.model import Generation
 from pytest_multihost_env.protocols import Work
-from pytest_multihost_env.provision import elf, pyvenv
+from pytest_multihost_env.provision import elf, manifest, pyvenv
 from pytest_multihost_env.provision.builders import VenvBuilder
 from pytest_multihost_env.provision.bundle import bundle_interpreter
 from pytest_multihost_env.provision.hermetic import STANDARD, prove
 from pytest_multihost_env.provision.relocate import relocate
-from tests.environments import REQUIRED
+from tests.environments import missing
 
 SHORT = f"python{sys.version_info[0]}.{sys.version_info[1]}"
 CODE = f"import sys, {', '.join(STANDARD)}; print(sys.prefix, sys.base_prefix)"
@@ -150,6 +151,48 @@ class TestHome:
         assert "remedy: " in str(caught.value)
 
 
+SYSTEM_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
+CERTIFICATES = "import ssl; print(ssl.create_default_context().cert_store_stats()['x509_ca'])"
+
+
+class TestCertificates:
+    def test_those_in_the_interpreters_own_prefix_come_along(self, special: Path) -> None:
+        """As conda's Python has them.  OpenSSL's path is compiled in: here another one of the same length is put there."""
+        program, link = copied_base(special / "python"), Path(f"/tmp/{secrets.token_hex(4)[:7]}")
+        own = special / "python" / "ssl"
+        own.mkdir()
+        (own / "cert.pem").write_text(SYSTEM_CERTIFICATES.read_text().partition("-----END CERTIFICATE-----\n")[0])
+        with (own / "cert.pem").open("a") as file:
+            file.write("-----END CERTIFICATE-----\n")
+        library, modules = special / "python" / "lib", special / "python" / "lib" / SHORT / "lib-dynload"
+        ssl = next(modules.glob("_ssl.*"))
+        for name, path in elf.needs([ssl])[ssl].found.items():
+            if name.startswith(("libssl", "libcrypto")):
+                data = Path(path).read_bytes()
+                assert data.count(b"/usr/lib/ssl") or name.startswith("libssl")
+                (library / name).write_bytes(data.replace(b"/usr/lib/ssl", os.fsencode(link)))
+        elf.set_search_path([ssl, next(modules.glob("_hashlib.*"))], "$ORIGIN/../..")
+        link.symlink_to(own)
+        try:
+            source = new(program, special / "source")
+            assert run(source / "bin" / "python", "-c", CERTIFICATES) == "1\n"
+            env = built(source, special / "made" / "env")
+        finally:
+            link.unlink()
+        assert run(source / "bin" / "python", "-c", CERTIFICATES) == "0\n", "another host"
+        (special / "python").rename(special / "hidden")
+        assert run(env / "bin" / "python", "-c", CERTIFICATES) == "1\n"
+        assert int(run(env / "bin" / "python", "-c", CERTIFICATES, SSL_CERT_FILE=str(SYSTEM_CERTIFICATES))) > 1
+        again = built(env, special / "again" / "env")
+        shutil.rmtree(env)
+        assert run(again / "bin" / "python", "-c", CERTIFICATES) == "1\n"
+
+    def test_those_of_the_system_stay_each_hosts(self, made: Generation) -> None:
+        note = [text for text in manifest.parse_header(manifest.read(made.path)).notes if "certificates" in text]
+        assert [text.endswith(" of each host") for text in note] == [True]
+        assert not list(made.path.rglob("multihost_certificates.pth"))
+
+
 @pytest.fixture(scope="module")
 def place() -> Iterator[Path]:
     """A directory that every user of this machine can reach, unlike pytest's own."""
@@ -174,7 +217,7 @@ def as_root_of_namespaces(script: str, *arguments: str | Path) -> subprocess.Com
         argv, capture_output=True, text=True, timeout=120, env={"PATH": "/usr/bin:/bin:/usr/sbin:/sbin"}
     )
     if "unshare failed" in done.stderr:
-        pytest.fail(done.stderr) if REQUIRED else pytest.skip("this user may not make a mount namespace")
+        missing(f"this user may not make a mount namespace: {done.stderr}")
     return done
 
 

@@ -17,6 +17,7 @@ import pytest
 from pytest_multihost_env.errors import NotReady
 from pytest_multihost_env.provision import scripts, shells
 from pytest_multihost_env.provision.relocate import relocate
+from tests.environments import missing
 
 SITE = f"lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
 OLD = Path("/data/env")
@@ -167,7 +168,7 @@ class TestActivate:
     @pytest.mark.parametrize("shell", SHELL_COMMANDS)
     def test_each_shell_gets_the_new_path(self, env: Path, shell: str, name: str) -> None:
         if shutil.which(shell) is None:
-            pytest.skip(f"{shell} is not installed")
+            missing(f"{shell} is not installed")
         moved = env.rename(env.parent / name)
         relocate(moved, OLD)
         command = [*SHELL_COMMANDS[shell], str(moved)]
@@ -183,7 +184,7 @@ class TestActivate:
 
     def test_an_exclamation_mark_is_no_history_in_csh(self, env: Path) -> None:
         if shutil.which("csh") is None:
-            pytest.skip("csh is not installed")
+            missing("csh is not installed")
         moved = env.rename(env.parent / "wow!! it's")
         relocate(moved, OLD)
         text = "set prompt=x\nsource activate.csh\nprintenv VIRTUAL_ENV\n"
