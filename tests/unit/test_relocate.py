@@ -301,7 +301,7 @@ class TestOutside:
             "import __editable___mine_1_0_finder; __editable___mine_1_0_finder.install()\n",
         )
         relocate(env, OLD)
-        assert repr(f"{env}/src/mine") in finder.read_text()
+        assert ascii(f"{env}/src/mine") in finder.read_text()
         done = subprocess.run([python_of(env), "-c", "import mine; print(mine.value)"], capture_output=True, text=True)
         assert done.stdout == "42\n", done.stderr
 
