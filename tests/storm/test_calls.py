@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -53,6 +54,26 @@ def test_killed_at_any_system_call(special: Path, figure: Callable[[str], None])
     assert died > 0.8 * index, "strace did not kill where it was told to"
     assert 0 < before < died, "not all deaths may be on one side of the record"
     figure(f"{died} deaths, each at another system call; {before} before the record stood: 0 faults")
+
+
+@pytest.mark.parametrize("number", ["TERM", "INT"])
+def test_interrupted_at_any_system_call(special: Path, number: str, figure: Callable[[str], None]) -> None:
+    """Row 21: it ends by the signal, or has just made it; and takes away whatever does not stand."""
+    source, ended = make_source(special / "source"), 0
+    chosen = list(moments(special, source))
+    for index, (name, count) in enumerate(chosen if FULL else chosen[::12]):
+        target = special / f"interrupted {index}" / "python_env"
+        argv = alone.program(source, target, "--unchecked")
+        done = alone.run(alone.tampered(argv, name, f"signal={number}", str(count)))
+        where = f"{name} {count}: {done.stderr[-1500:]}"
+        ended += done.returncode in {-getattr(signal, f"SIG{number}"), 128 + getattr(signal, f"SIG{number}")}
+        slots = list(target.parent.glob(".python_env.d/v1/*"))
+        assert [path.name for slot in slots for path in slot.glob(".READY.*")] == [], where
+        standing = {json.loads(path.read_text())["attempt"] for slot in slots for path in slot.glob("READY")}
+        assert {path.name for slot in slots for path in slot.glob("att/*/")} <= standing, where
+        alone.whole(source, target)
+    assert ended > 0.5 * index
+    figure(f"{ended} ends by SIG{number}, each at another system call: nothing half-made left")
 
 
 ERRORS = ("link", "unlink", "rename", "mkdir", "fsync", "syncfs", "symlink")
