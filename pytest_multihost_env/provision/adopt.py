@@ -31,7 +31,11 @@ def adopt(slot: Slot, ready: Ready, key: str, trust: Trust, look: Look | None = 
     path = slot.attempts / ready.attempt
     trusted_path(slot.path, trust)
     trusted_owner(slot.path / "READY", ready.uid, trust)
-    if ready.attempt not in files.names(slot.attempts):
+    try:
+        there = ready.attempt in files.names(slot.attempts)
+    except FileNotFoundError:  # somebody needed the room
+        there = False
+    if not there:
         raise Damaged(f"{path} is gone")
     try:
         data = manifest.read(path)

@@ -83,7 +83,7 @@ def ensure(
 
 def _refused(error: OSError, where: Path) -> NotReady:
     """Return what to say of a call that the file system refused."""
-    gone = error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ESTALE}
+    gone = error.errno in {errno.ENOENT, errno.ESTALE}
     see = "somebody took it away meanwhile, or moved it" if gone else "see to the file system or the permissions there"
     return NotReady(
         f"the environment cannot be made ready: {error.strerror or error}",

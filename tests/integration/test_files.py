@@ -3,6 +3,7 @@
 import errno
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -69,10 +70,12 @@ def test_a_failed_link_leaves_nothing(special: Path, monkeypatch: pytest.MonkeyP
     assert files.names(special) == frozenset()
 
 
-def test_a_pipe_in_place_of_a_record_is_refused(special: Path) -> None:
-    os.mkfifo(special / "READY")
-    with pytest.raises(OSError, match="not a plain file"):
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_in_place_of_a_record_is_refused(special: Path, make: Callable[[Path], None]) -> None:
+    make(special / "READY")
+    with pytest.raises(OSError, match="not a plain file") as caught:
         files.read_record(special / "READY")
+    assert caught.value.filename == str(special / "READY")
 
 
 def test_swap_replaces_links_and_files_but_no_directory(special: Path) -> None:

@@ -18,7 +18,7 @@ from pytest_multihost_env import provision
 from pytest_multihost_env.errors import NotReady, UsageProblem
 from pytest_multihost_env.model import Generation
 from pytest_multihost_env.protocols import Work
-from pytest_multihost_env.provision import manifest
+from pytest_multihost_env.provision import garbage, manifest
 from pytest_multihost_env.provision.scan import scan
 from tests.integration.tiny import TinyBuilder, finish, make_source
 
@@ -309,7 +309,7 @@ def test_a_pipe_in_the_source_is_named(source: Path, target: Path) -> None:
         provision.ensure(request, notify=print, recipe=provision.Recipe(TinyBuilder(), plant))
 
 
-@pytest.mark.parametrize("damage", ["manifest", "python", "attempt"])
+@pytest.mark.parametrize("damage", ["manifest", "python", "attempt", "all attempts"])
 def test_a_damaged_environment_is_not_used_and_another_is_made(source: Path, target: Path, damage: str) -> None:
     first = ensure(source, target)
     if damage == "manifest":
@@ -318,8 +318,8 @@ def test_a_damaged_environment_is_not_used_and_another_is_made(source: Path, tar
             file.write(b"\n")
     elif damage == "python":
         first.python.unlink()
-    else:
-        shutil.rmtree(first.path)
+    else:  # somebody needed the room
+        shutil.rmtree(first.path if damage == "attempt" else first.path.parent)
     said: list[str] = []
     second = ensure(source, target, notify=said.append)
     assert second.path != first.path
@@ -327,6 +327,8 @@ def test_a_damaged_environment_is_not_used_and_another_is_made(source: Path, tar
     assert len(said) == 1
     assert str(first.path) in said[0]
     assert target.samefile(second.path)
+    kept = [item.path for item in garbage.collect(target) if item.kept]
+    assert kept == [second.path], "and gc clears it up"
 
 
 def test_a_moved_store_is_recognised(source: Path, target: Path, special: Path) -> None:
