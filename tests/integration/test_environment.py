@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -282,7 +283,13 @@ made = plan.make(config.load({}, os.environ, {}, Path.cwd()))
 found = made.on_every_host((sys.executable, "-c", "import json, os; print(json.dumps(dict(os.environ)))"), "")
 print(json.dumps({host: json.loads(done.stdout) for host, done in found.items()}))
 """
+OF_RUN = "import json, os; json.dump(dict(os.environ), open('run' + os.environ['MULTIHOST_RANK'] + '.json', 'w'))"
 ON_TWO_HOSTS = DUMP.replace("ranks=2", "ranks=4, hosts=2")
+
+
+def without_own(env: Mapping[str, str]) -> dict[str, str]:
+    """Return it without what pytest sets in itself, and what ssh says about its own connection."""
+    return {name: value for name, value in env.items() if not name.startswith(("PYTEST_", "SSH_"))}
 
 
 @pytest.fixture(scope="module")
@@ -311,11 +318,18 @@ def test_row_75_checks_see_what_the_tests_on_that_host_will_see(testbed: Testbed
     asked = testbed.run("n1", [python, "-c", PHASES], cwd=project, env=env, timeout=100)
     assert asked.returncode == 0, asked.stdout + asked.stderr
     phases = json.loads(asked.stdout)
+    words = ["run", "-n", "4", "--", "python", "-c", OF_RUN]
+    ran = testbed.run("n1", [python, "-m", "pytest_multihost_env.cli", *words], cwd=project, env=env, timeout=100)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    for rank in range(4):
+        tested, run = (
+            without_own(json.loads((project / f"{name}{rank}.json").read_text())) for name in ("rank", "run")
+        )
+        assert run == tested, f"rank {rank}"
+        assert run["MULTIHOST_HOST"] == f"n{1 + rank // 2}"
     for host, rank in (("n1", 0), ("n2", 2)):
         seen = json.loads((project / f"rank{rank}.json").read_text())
-        # What pytest sets in itself, and what ssh says about its own connection.
-        own = ("PYTEST_", "SSH_")
-        seen, checked = ({n: v for n, v in one.items() if not n.startswith(own)} for one in (seen, phases[host]))
+        seen, checked = without_own(seen), without_own(phases[host])
         assert checked == seen
         assert (checked["OF_RANK"], checked.get("OF_HOST"), checked["TT_PASSED"]) == (
             str(rank),
@@ -325,6 +339,31 @@ def test_row_75_checks_see_what_the_tests_on_that_host_will_see(testbed: Testbed
         assert not {"SHELL", "NOBODY_ASKED"} & checked.keys()
         there = testbed.run(host, ["ls", "-d", checked["HF_HOME"]])
         assert there.returncode == 0, "row 113: made on each host"
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes hosts, which takes root")
+def test_run_says_which_host_was_lost_and_leaves_nothing_on_the_others(testbed: Testbed, project: Path) -> None:
+    (project / "multihost-env.toml").write_text('launcher = "ssh"\nhosts = "n1:1,n2:1"\n')
+    python = project / "tool" / "bin" / "python"
+    script = 'touch "running-$MULTIHOST_RANK"; exec sleep 6789'
+    command = [python, "-m", "pytest_multihost_env.cli", "run", "--", "sh", "-c", script]
+    child = testbed.popen("n1", command, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        end = time.monotonic() + 60
+        while len(list(project.glob("running-*"))) < 2:
+            assert child.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        with testbed.faults.kill("n2"):
+            _, said = child.communicate(timeout=60)
+    finally:
+        if child.poll() is None:
+            child.kill()
+            child.communicate()
+    assert child.returncode == 4, said
+    assert "rank 1 on n2 was lost" in said
+    assert testbed.processes("n1", "sleep 6789") == []
 
 
 CHANGES = """
