@@ -39,10 +39,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None]:
-    """Provision and change over to the environment, before a conftest is imported and before output is captured."""
+    """Provision and change over to the environment, before a conftest is imported and before output is captured.
+
+    From here on nothing that is printed holds a secret: a conftest may fail, and so may what comes after the session.
+    """
     if in_use(early_config):
+        from pytest_multihost_env.plugin.redaction import guard_streams
         from pytest_multihost_env.plugin.reexec import change_over
 
+        guard_streams(early_config)
         change_over(early_config)
     return (yield)
 

@@ -26,7 +26,9 @@ ONE_ONLY: dict[str, Any] = {
     # What only the controller may do: select, write files, talk to a person, start workers.
     **dict.fromkeys(("keyword", "markexpr"), ""),
     **dict.fromkeys(("xmlpath", "log_file", "htmlpath", "report_log", "numprocesses", "maxprocesses", "deselect")),
-    **dict.fromkeys(("lf", "failedfirst", "newfirst", "stepwise", "stepwise_skip", "collectonly", "usepdb"), False),
+    **dict.fromkeys(
+        ("lf", "failedfirst", "newfirst", "stepwise", "stepwise_skip", "collectonly", "usepdb", "json_report"), False
+    ),
     **dict.fromkeys(("setupshow", "setuponly", "setupplan"), False),
     "cov_source": [],
     "tx": [],

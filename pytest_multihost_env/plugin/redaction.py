@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from typing import IO, Any, TextIO
 
 import pytest
 from _pytest.junitxml import LogXML, xml_key
 from _pytest.pastebin import pastebinfile_key
 
+from pytest_multihost_env.errors import MultihostError
+from pytest_multihost_env.plugin.session import MultihostSession
 from pytest_multihost_env.redact import Redactor
 
 _LEAVES = (int, float, bytes, bool, type(None))
@@ -23,7 +26,6 @@ class Redaction:
 
     def __init__(self, redact: Redactor) -> None:
         self._redact = redact
-        self._streams: dict[str, TextIO] = {}
         self._xml: LogXML | None = None
 
     @pytest.hookimpl(tryfirst=True)
@@ -46,6 +48,13 @@ class Redaction:
         clean(excrepr, self._redact)
 
     @pytest.hookimpl(tryfirst=True)
+    def pytest_warning_recorded(self, warning_message: warnings.WarningMessage) -> None:
+        """Redact a warning."""
+        text = str(warning_message.message)
+        if (clean := self._redact(text)) != text:
+            warning_message.message = UserWarning(clean)
+
+    @pytest.hookimpl(tryfirst=True)
     def pytest_make_parametrize_id(self, val: object) -> str | None:
         """Name a test that is parametrized with a secret without it: files are named after the test."""
         return self._redact.name(val)
@@ -56,22 +65,18 @@ class Redaction:
         if self._xml is not None:
             self._xml.global_properties[:] = self._redact.inside(self._xml.global_properties)
 
-    def pytest_unconfigure(self) -> None:
-        """Give the streams back."""
-        for name, stream in self._streams.items():
-            setattr(sys, name, stream)
-
     def install(self, config: pytest.Config) -> None:
-        """Have everything that pytest prints go through the redactor, and what tests print past its capture."""
+        """Have everything that pytest prints go through the redactor, and what tests print past its capture.
+
+        Streams are guarded already; by now the redactor may know more.
+        """
         config.pluginmanager.register(self, "multihost_env_redaction")
         self._xml = config.stash.get(xml_key, None)
         reporter = config.pluginmanager.getplugin("terminalreporter")
         if reporter is not None:
             reporter._tw._file = Redacted(reporter._tw._file, self._redact)
         if getattr(config.option, "capture", "") == "no":
-            for name in ("stdout", "stderr"):
-                self._streams[name] = getattr(sys, name)
-                setattr(sys, name, Redacted(self._streams[name], self._redact))
+            _guard(self._redact)
         capturing = getattr(config.pluginmanager.getplugin("capturemanager"), "_global_capturing", None)
         for name in ("out", "err"):  # under --capture=tee-sys each also writes to the stream that it took the place of
             tee: Any = getattr(getattr(capturing, name, None), "tmpfile", None)
@@ -90,6 +95,23 @@ class Redaction:
         if pastebinfile_key in config.stash:
             pasted: Any = RedactedBytes(config.stash[pastebinfile_key], self._redact)
             config.stash[pastebinfile_key] = pasted
+
+
+def guard_streams(config: pytest.Config) -> None:
+    """Have nothing that this process prints hold a secret, as long as it lives."""
+    try:
+        # Not the session's own state: its options are not all known yet.
+        redact = MultihostSession(config).plan.redact
+    except MultihostError:
+        return  # said in a moment, by whoever needs what cannot be had
+    if redact:
+        _guard(redact)
+
+
+def _guard(redact: Redactor) -> None:
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is not None:
+            setattr(sys, name, Redacted(getattr(sys, name), redact))
 
 
 class Redacted:
