@@ -143,6 +143,7 @@ class LaunchSpec:
         secret: Handed to each rank out of sight: never in an argument.
         secret_name: The variable that carries `secret` where the launcher forwards variables.
         extra_args: The user's own launcher arguments; they win over ours.
+        answers: What came of the questions that this launcher asks (`protocols.OfScheduler`).
         local_only: Every rank runs on this machine.
         as_root: The user is root, which Open MPI refuses unless told.
     """
@@ -155,6 +156,7 @@ class LaunchSpec:
     secret: str = dataclasses.field(repr=False)
     secret_name: str
     extra_args: tuple[str, ...] = ()
+    answers: tuple[str, ...] = ()
     local_only: bool = True
     as_root: bool = False
 

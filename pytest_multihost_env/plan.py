@@ -17,7 +17,7 @@ from pytest_multihost_env.check.doctor.case import Case
 from pytest_multihost_env.config import Settings, binding, dotenv
 from pytest_multihost_env.errors import LaunchFailed, Misplaced, MultihostError, NotReady, UsageProblem
 from pytest_multihost_env.launch.job import Job, Program
-from pytest_multihost_env.launch.select import Search, choose
+from pytest_multihost_env.launch.select import VERSION_LIMIT, Search, choose
 from pytest_multihost_env.launch.talk import Talk
 from pytest_multihost_env.model import Allocation, Completed, Generation, Place, Placement, RankEnv, Shape
 from pytest_multihost_env.placement import place
@@ -63,8 +63,21 @@ class Plan:
             remote=remote,
             mpi4py=self.facts.mpi4py,
             extra_args=self.settings.launcher_args,
+            environ=self.facts.environ,
+            hosts=self.allocation.names,
+            python=str(self.facts.python if self.programs is None else self.programs / "bin" / "python"),
+            ask=self._ask,
         )
         return choose(self.settings.launcher, self.registry.launchers, search)
+
+    def _ask(self, argv: Sequence[str]) -> str:
+        """Return what a command prints that runs here with the variables of the first rank; "" where it cannot be run."""
+        mine = self.rank_env(self._everyone[0], len(self._everyone)).values
+        try:
+            finished = process.run(argv, env={**self.facts.environ, **mine}, timeout=VERSION_LIMIT)
+        except OSError:
+            return ""
+        return finished.stdout + finished.stderr
 
     @functools.cached_property
     def rules(self) -> environ.Rules:

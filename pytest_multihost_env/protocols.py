@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -39,6 +39,29 @@ class Launcher(Protocol):
 
     def commands(self, spec: LaunchSpec) -> tuple[Command, ...]:
         """Return the commands that start every rank of `spec`."""
+        ...
+
+
+@runtime_checkable
+class OfScheduler(Protocol):
+    """A launcher that starts ranks in the job of a scheduler and nowhere else.
+
+    `auto` tries it before the others.
+    """
+
+    def outside(self, environ: Mapping[str, str], hosts: Sequence[str]) -> str | None:
+        """Return why this process is in no such job, or `hosts` are not its hosts; None when all is well."""
+        ...
+
+    def questions(self, executable: str, python: str) -> tuple[tuple[str, ...], ...]:
+        """Return commands to run, with the variables of a rank; what they print becomes `LaunchSpec.answers`.
+
+        `python` is the interpreter of the ranks.  What cannot be run has the answer "".
+        """
+        ...
+
+    def mismatch(self, answers: Sequence[str]) -> str | None:
+        """Return a sentence why, after these answers, no rank could be started well; None if it could."""
         ...
 
 

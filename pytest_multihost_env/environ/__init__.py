@@ -17,6 +17,7 @@ from pytest_multihost_env.environ.special import (
     hides,
     is_secret,
     launcher_owned,
+    mpi_setting,
     redact_names,
     shown,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "hides",
     "is_secret",
     "launcher_owned",
+    "mpi_setting",
     "rank_env",
     "redact_names",
     "secret_values",

@@ -69,6 +69,11 @@ OF_ONE_RANK: Final = frozenset(
 )
 """Not even the launcher gets these from the shell: its local children would inherit them and all be that one rank."""
 
+MPI_SETTINGS: Final = ("OMPI_MCA_", "PMIX_MCA_", "MPICH_", "MPIR_CVAR_", "I_MPI_")
+"""Beginnings of names by which a person steers an MPI library: what the shell has, the launcher is to send to its ranks."""
+_OF_ONE_LAUNCH: Final = ("OMPI_MCA_ess_", "OMPI_MCA_orte_")
+"""By these Open MPI 4.1 tells a rank who it is."""
+
 _RUNS_CODE: Final = frozenset(
     {
         "BASH_ENV",
@@ -111,6 +116,11 @@ _SHELL_STATE: Final = frozenset(
 )
 _LOGIN_IN_URL: Final = re.compile(r"(?<=://)[^/@\s]+@")
 HIDDEN: Final = "***"
+
+
+def mpi_setting(name: str) -> bool:
+    """Return whether a person steers an MPI library by `name`."""
+    return name.startswith(MPI_SETTINGS) and not name.startswith(_OF_ONE_LAUNCH)
 
 
 def launcher_owned(name: str) -> bool:

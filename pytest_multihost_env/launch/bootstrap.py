@@ -1,6 +1,6 @@
 """The far end: one small supervisor for each rank.  Standard library only; started by a launcher.
 
-    python -P bootstrap.py ADDRESS[,ADDRESS...] [--ranks 0,1 --key-on-stdin]
+    python -P bootstrap.py ADDRESS[,ADDRESS...] [--ranks 0,1 --key-on-stdin | --rank-from VARIABLE]
 
 It connects to the controller, proves itself, says hello, and then does what it is told: start one program with
 exactly the environment that the channel delivered, relay what that program says, have it show its stacks, end it.
@@ -35,15 +35,15 @@ STACKS_QUIET = 0.25
 LAST_WORDS = 0.5
 
 
-def own_rank(environ: Mapping[str, str]) -> int:
-    """Return the rank that the launcher gave to this process.
+def own_rank(environ: Mapping[str, str], names: Sequence[str] = RANK_VARIABLES) -> int:
+    """Return the rank that the launcher gave to this process, from the first of `names` that holds one.
 
     The variables are those of Open MPI and PRRTE (prte-map), MPICH's Hydra (PMI) and srun(1).
     """
-    for name in RANK_VARIABLES:
+    for name in names:
         if environ.get(name, "").isdigit():
             return int(environ[name])
-    raise SystemExit(f"multihost-env: none of {', '.join(RANK_VARIABLES)} is set: no launcher started this process")
+    raise SystemExit(f"multihost-env: none of {', '.join(names)} is set: no launcher started this process")
 
 
 def _system() -> list[str]:
@@ -367,11 +367,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="bootstrap")
     parser.add_argument("addresses")
     parser.add_argument("--ranks", default="")
+    parser.add_argument("--rank-from", action="append")
     parser.add_argument("--key-on-stdin", action="store_true")
     options = parser.parse_args(argv)
     text = sys.stdin.readline().strip() if options.key_on_stdin else os.environ.pop(KEY_VARIABLE, "")
     key = bytes.fromhex(text)
-    ranks = [int(rank) for rank in options.ranks.split(",")] if options.ranks else [own_rank(os.environ)]
+    ranks = (
+        [int(rank) for rank in options.ranks.split(",")]
+        if options.ranks
+        else [own_rank(os.environ, options.rank_from or RANK_VARIABLES)]
+    )
     if not key:
         by_hand(ranks)
         return

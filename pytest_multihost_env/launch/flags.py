@@ -15,6 +15,16 @@ SSH_OPTIONS = (
 """A password prompt would hang the run; a silent host is noticed after 15 s (ssh_config(5))."""
 
 
+def open_mpi_settings(*, five: bool) -> dict[str, str]:
+    """Return what Open MPI's library is told, whoever starts the ranks."""
+    return {
+        # Without it MPI_Init of Open MPI 5 sleeps for a second; 4.1 knows the same transport by another name.
+        "OMPI_MCA_btl": "self,sm,tcp" if five else "self,vader,tcp",
+        # Tests often have more ranks than cores; a spinning rank would starve the one that it waits for.
+        "OMPI_MCA_mpi_yield_when_idle": "1",
+    }
+
+
 def host_counts(spec: LaunchSpec, name: str = "localhost") -> str:
     """Return `n1:2,n2:2`, in rank order; `name:N` when every rank runs here, so that nothing is resolved."""
     if spec.local_only:

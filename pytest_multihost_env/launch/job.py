@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO
 
 from pytest_multihost_env import process, wire
+from pytest_multihost_env.environ import mpi_setting
 from pytest_multihost_env.errors import LaunchFailed
 from pytest_multihost_env.launch import bootstrap, door, misplaced, paste
 from pytest_multihost_env.model import Command, LaunchSpec, Placement
@@ -42,12 +43,14 @@ class Program:
         executable: Its program, "" when it needs none.
         version: As `(5, 0, 11)`; empty when unknown.
         extra_args: The user's own arguments.
+        answers: What the launcher's questions brought.
     """
 
     launcher: Launcher
     executable: str = ""
     version: tuple[int, ...] = ()
     extra_args: tuple[str, ...] = ()
+    answers: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass
@@ -103,10 +106,11 @@ class Job:
             program=(str(python), "-P", bootstrap.__file__, where),
             executable=program.executable,
             version=program.version,
-            forward=(),
+            forward=tuple(sorted(name for name in environ if mpi_setting(name))),
             secret=self._key.hex(),
             secret_name=bootstrap.KEY_VARIABLE,
             extra_args=program.extra_args,
+            answers=program.answers,
             local_only=local_only,
             as_root=as_root,
         )

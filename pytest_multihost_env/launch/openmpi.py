@@ -6,10 +6,11 @@ import re
 import shlex
 from pathlib import Path
 
-from pytest_multihost_env.launch.flags import SSH_OPTIONS, host_counts, unless_given
+from pytest_multihost_env.launch.flags import SSH_OPTIONS, host_counts, open_mpi_settings, unless_given
 from pytest_multihost_env.model import Command, LaunchSpec, Traits
 
 _HOSTS = ("--host", "-H", "--hostfile", "--machinefile")
+_SENT_ANYWAY = ("OMPI_", "PMIX_", "PRTE_")
 
 
 class OpenMPI:
@@ -35,7 +36,8 @@ class OpenMPI:
         argv = [spec.executable, *unless_given(extra, _HOSTS, "--host", host_counts(spec))]
         argv += ["-n", str(spec.placement.size), *unless_given(extra, ("--bind-to",), "--bind-to", "none")]
         for name in (spec.secret_name, *spec.forward):
-            argv += ["-x", name]
+            if not name.startswith(_SENT_ANYWAY):
+                argv += ["-x", name]
         argv += [*extra, *spec.program]
         prefix = str(Path(spec.executable).parent.parent)
         scripts = {} if spec.local_only or shlex.quote(prefix) == prefix else {"agent": _quoting_agent(spec, prefix)}
@@ -48,12 +50,7 @@ class OpenMPI:
 
     def _environ(self, spec: LaunchSpec) -> dict[str, str]:
         five = _is_five(spec)
-        env = {
-            # Without it MPI_Init of Open MPI 5 sleeps for a second; 4.1 knows the same transport by another name.
-            "OMPI_MCA_btl": "self,sm,tcp" if five else "self,vader,tcp",
-            # Tests often have more ranks than cores; a spinning rank would starve the one that it waits for.
-            "OMPI_MCA_mpi_yield_when_idle": "1",
-        }
+        env = open_mpi_settings(five=five)
         if spec.as_root:
             env |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
         if not spec.local_only:

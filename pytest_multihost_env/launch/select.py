@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pytest_multihost_env import process
 from pytest_multihost_env.errors import UsageProblem
 from pytest_multihost_env.launch.job import Program
-from pytest_multihost_env.protocols import Launcher
+from pytest_multihost_env.protocols import Launcher, OfScheduler
 
 VERSION_LIMIT = 10.0
 
@@ -26,6 +26,10 @@ class Search:
         remote: Some host of the job is another machine.
         mpi4py: The environment can import mpi4py.
         extra_args: The user's launcher arguments.
+        environ: The environment of this process.
+        hosts: The names of the job's hosts.
+        python: The interpreter of the ranks.
+        ask: Runs a command with the variables of a rank and returns what it prints.
     """
 
     prefix: Path
@@ -33,6 +37,10 @@ class Search:
     remote: bool
     mpi4py: bool
     extra_args: tuple[str, ...] = ()
+    environ: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
+    hosts: tuple[str, ...] = ()
+    python: str = ""
+    ask: Callable[[Sequence[str]], str] = lambda _argv: ""
 
 
 def choose(name: str, launchers: Mapping[str, Launcher], search: Search) -> Program:
@@ -70,12 +78,13 @@ def _remedy(name: str, launchers: Mapping[str, Launcher]) -> str:
 
 
 def _order(name: str, launchers: Mapping[str, Launcher], search: Search) -> Sequence[str]:
-    """An environment without mpi4py has no use for an MPI launcher, so those without MPI come first there."""
+    """The scheduler's own first; an environment without mpi4py has no use for one that is for MPI only."""
     if name != "auto":
         return [name]
+    scheduled = [key for key, launcher in launchers.items() if isinstance(launcher, OfScheduler)]
     plain = [key for key, launcher in launchers.items() if not launcher.traits.mpi]
     mpi = [key for key, launcher in launchers.items() if launcher.traits.mpi]
-    order = mpi + plain if search.mpi4py else plain
+    order = dict.fromkeys(scheduled + (mpi + plain if search.mpi4py else plain))
     return [key for key in order if launchers[key].traits.remote or not search.remote]
 
 
@@ -84,14 +93,21 @@ def _find(launcher: Launcher, search: Search) -> tuple[Program | None, str]:
     names = launcher.traits.programs
     if search.remote and not launcher.traits.remote:
         return None, "it starts ranks on this machine only, and the job has other hosts"
+    scheduled = launcher if isinstance(launcher, OfScheduler) else None
+    if scheduled is not None and (outside := scheduled.outside(search.environ, search.hosts)):
+        return None, outside
     if not names:
         return Program(launcher, extra_args=extra), ""
     why = []
     for executable in _candidates(names, search):
         text = _version_text(executable, launcher.traits.version_flag)
         refusal = launcher.refuses(executable, text)
+        answers: tuple[str, ...] = ()
+        if refusal is None and scheduled is not None:
+            answers = tuple(search.ask(question) for question in scheduled.questions(executable, search.python))
+            refusal = scheduled.mismatch(answers)
         if refusal is None:
-            return Program(launcher, executable, _version(text), extra), ""
+            return Program(launcher, executable, _version(text), extra, answers), ""
         why.append(refusal)
     return None, "; ".join(why) or f"no {' or '.join(names)} in {search.prefix / 'bin'} or on PATH"
 

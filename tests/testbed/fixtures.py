@@ -1,6 +1,6 @@
 """The fixture `testbed` and what it brings: a marker, a skip with the reason, and a look around after each test.
 
-`stale_mounts` is the smaller sister: no hosts, but storage as several hosts see it.
+`slurm` has Slurm on top of it.  `stale_mounts` is the smaller sister: no hosts, but storage as several hosts see it.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ import pytest
 from tests.testbed.bed import Testbed, Unavailable
 from tests.testbed.mounts import StaleMounts
 from tests.testbed.mounts import Unavailable as NoMounts
+from tests.testbed.slurm import SlurmCluster
 
 REQUIRE = "MULTIHOST_TESTBED"
 """Set to `require`, a machine that cannot hold a testbed is a failure and not a skip."""
 
 _GRACE = 3.0
-_OWN = ("tests.testbed.", "sshd: /usr/sbin/sshd ")
+_OWN_MODULE = "tests.testbed."
+_OWN_DAEMONS = ("sshd: /usr/sbin/sshd ", "munged ", "slurmctld", "slurmd")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -51,6 +53,26 @@ def testbed() -> Iterator[Testbed]:
         yield bed
     finally:
         bed.down()
+
+
+@pytest.fixture(scope="session")
+def _slurm_cluster(testbed: Testbed) -> Iterator[SlurmCluster]:
+    cluster = SlurmCluster(testbed)
+    try:
+        cluster.up()
+    except Unavailable as error:
+        skip_or_fail(str(error))
+    try:
+        yield cluster
+    finally:
+        cluster.down()
+
+
+@pytest.fixture
+def slurm(_slurm_cluster: SlurmCluster) -> SlurmCluster:
+    """Slurm over n1, n2, n3, with every node idle; a host that was booted meanwhile has its daemons again."""
+    _slurm_cluster.ready()
+    return _slurm_cluster
 
 
 @pytest.fixture
@@ -94,5 +116,5 @@ def _strangers(bed: Testbed) -> set[tuple[str, int, str]]:
         (host, pid, line)
         for host in bed.names
         for pid, line in bed.processes(host)
-        if not line.startswith(_OWN[1]) and _OWN[0] not in line
+        if not line.startswith(_OWN_DAEMONS) and _OWN_MODULE not in line
     }
