@@ -9,6 +9,7 @@ import collections
 import contextlib
 import dataclasses
 import os
+import re
 import secrets
 import selectors
 import signal
@@ -32,6 +33,8 @@ SEND_LIMIT = 20.0
 SILENT_LIMIT = 15
 LOOK = 1.0
 _SLICE = 0.2
+_NOISE = re.compile(r"setpgid|lacks support for cpu binding")
+"""Lines of launchers that never say why a start failed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -348,5 +351,5 @@ def _ranks(count: int) -> str:
 
 def _gist(said: str) -> str:
     """Return the line that most likely says why: ssh and shells speak first, then come the launchers' paragraphs."""
-    lines = [line.strip() for line in said.splitlines() if "setpgid" not in line and line.strip(" -=")]
+    lines = [line.strip() for line in said.splitlines() if not _NOISE.search(line) and line.strip(" -=")]
     return lines[0] if lines else "it said nothing"

@@ -48,14 +48,17 @@ class SRun:
 
     def outside(self, environ: Mapping[str, str], hosts: Sequence[str]) -> str | None:
         """Return why there is no job, or none with these hosts."""
-        from ClusterShell.NodeSet import RESOLVER_NOGROUP, NodeSet
+        from ClusterShell.NodeSet import RESOLVER_NOGROUP, NodeSet, NodeSetException
 
         if not environ.get("SLURM_JOB_ID"):
             return "this process is not in a Slurm job (start it with salloc or sbatch)"
         if environ.get("SLURM_HET_SIZE"):
             return "this is a heterogeneous job, of which one step does not hold all hosts"
         nodes = environ.get("SLURM_JOB_NODELIST", "")
-        known = NodeSet(nodes, resolver=RESOLVER_NOGROUP)
+        try:
+            known = NodeSet(nodes, resolver=RESOLVER_NOGROUP)
+        except NodeSetException:
+            return f"SLURM_JOB_NODELIST cannot be read: {nodes}"
         strange = [host for host in hosts if host not in known]
         return f"{', '.join(strange[:8])}: not a node of this Slurm job ({nodes})" if strange else None
 
@@ -74,19 +77,20 @@ class SRun:
     def commands(self, spec: LaunchSpec) -> tuple[Command, ...]:
         """Return the one srun command; values never stand in it, since `--export` names what srun is to send.
 
-        With `--distribution=arbitrary` a list of nodes is the list of the tasks' places.  `--overlap`: the next gang does
+        With `--distribution=arbitrary` a list of nodes is the list of the tasks' places (22.05 takes no `n1*2` there).  `--overlap`: the next gang does
         not wait for what the last one or the step of pytest itself holds.
         """
-        env = self._environ(spec)
+        env = {spec.secret_name: spec.secret, **self._environ(spec)}
         placement = spec.placement
-        nodes = ",".join(f"{host}*{count}" for host, count in placement.counts)
+        nodes = ",".join(place.host for place in placement.places)
         argv = [spec.executable, f"--ntasks={placement.size}", f"--nodes={len(placement.hosts)}"]
+        argv += [f"--ntasks-per-node={max(count for _, count in placement.counts)}"]
         argv += ["--distribution=arbitrary", f"--nodelist={nodes}"]
         mine, extra = _split_export(spec.extra_args)
         for keys, option in _options(spec):
             if not any(_is_key(word, keys) for word in extra):
                 argv.append(option)
-        names = dict.fromkeys((spec.secret_name, *env, *spec.forward, "PATH", "LD_LIBRARY_PATH", *mine))
+        names = dict.fromkeys((*env, *spec.forward, "PATH", "LD_LIBRARY_PATH", *mine))
         argv += [f"--export={','.join(names)}", *extra, *spec.program, "--rank-from", "SLURM_PROCID"]
         return (Command(tuple(argv), env),)
 

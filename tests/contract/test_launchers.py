@@ -15,6 +15,7 @@ from pytest_multihost_env import registry
 from pytest_multihost_env.launch import paste
 from pytest_multihost_env.launch.mpich import MPICH
 from pytest_multihost_env.launch.openmpi import OpenMPI
+from pytest_multihost_env.launch.srun import SRun
 from pytest_multihost_env.launch.ssh import SSH
 from pytest_multihost_env.model import LaunchSpec, Place, Placement
 from pytest_multihost_env.protocols import Launcher
@@ -180,3 +181,70 @@ def test_ssh_quotes_for_the_far_shell() -> None:
     )
     assert second.argv[-2] == "n2"
     assert "--ranks 2" in second.argv[-1]
+
+
+LISTED = "MPI plugin types are...\n\tnone\n\tpmi2\n\tpmix\nspecific pmix plugin versions available: pmix_v4\n"
+OPEN_MPI = '["Open MPI v5.0.11, package: x", "/gen/lib/libmpi.so.40"]\n'
+MPICH_5 = '["MPICH Version:      5.0.2", "/usr/lib/libmpich.so.12"]\n'
+NOTHING = '["none", ""]\n'
+
+
+def srun(library: str, *extra: str, listed: str = LISTED) -> tuple[str, ...]:
+    spec = dataclasses.replace(SPEC, executable="/usr/bin/srun", extra_args=extra, answers=(listed, library))
+    (command,) = SRun().commands(spec)
+    return command.argv
+
+
+def test_srun_places_every_task_and_sends_variables_by_name() -> None:
+    spec = dataclasses.replace(SPEC, executable="/usr/bin/srun", answers=(LISTED, OPEN_MPI))
+    (command,) = SRun().commands(spec)
+    own = "OMPI_MCA_btl,OMPI_MCA_mpi_yield_when_idle,OPAL_PREFIX,PMIX_PREFIX,PMIX_MCA_psec"
+    assert command.argv == (
+        "/usr/bin/srun", "--ntasks=3", "--nodes=2", "--ntasks-per-node=2", "--distribution=arbitrary",
+        "--nodelist=n1,n1,n2", "--mpi=pmix", "--overlap", "--cpu-bind=none", "--kill-on-bad-exit=1", "--input=none",
+        f"--export=MULTIHOST_ENV_CHANNEL_KEY,{own},FORWARDED,PATH,LD_LIBRARY_PATH", "--user-arg", "x y",
+        *SPEC.program, "--rank-from", "SLURM_PROCID",
+    )  # fmt: skip
+    assert command.env["OPAL_PREFIX"] == "/gen"
+
+
+def test_srun_offers_what_the_library_can_talk_to() -> None:
+    assert "--mpi=pmix" in srun(OPEN_MPI)
+    assert "--mpi=pmi2" in srun(MPICH_5)
+    assert "--mpi=none" in srun(NOTHING)
+    assert not any(word.startswith("--mpi") for word in srun(""))
+    older = "srun: MPI types are...\nsrun: none\nsrun: pmi2\n"
+    assert SRun().mismatch((older, MPICH_5)) is None
+    assert SRun().mismatch((older, OPEN_MPI)) == "it offers none, pmi2, and Open MPI v5.0.11, package: x needs pmix"
+
+
+def test_a_key_of_the_user_takes_the_place_of_ours() -> None:
+    words = srun(
+        OPEN_MPI, "--mpi=pmix_v4", "-K0", "--hint=nomultithread", "--exclusive", "-i", "all", "--export=MINE,ALL"
+    )
+    assert [
+        word for word in words if word.startswith(("--mpi", "--kill", "-K", "--cpu-bind", "--overlap", "--input"))
+    ] == [
+        "--mpi=pmix_v4",
+        "-K0",
+    ]
+    (export,) = [word for word in words if word.startswith("--export")]
+    assert "MULTIHOST_ENV_CHANNEL_KEY" in export
+    assert export.endswith(",MINE,ALL")
+    assert "=" not in export.removeprefix("--export=")
+
+
+@pytest.mark.parametrize(
+    ("environ", "hosts", "why"),
+    [
+        ({"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n[01-03]"}, ("n01", "n03"), None),
+        ({}, ("n01",), "not in a Slurm job"),
+        ({"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n[01-03]"}, ("n01", "n4"), "n4: not a node of this Slurm job"),
+        ({"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n[01-"}, ("n01",), "cannot be read"),
+        ({"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n1", "SLURM_HET_SIZE": "2"}, ("n1",), "heterogeneous"),
+    ],
+)
+def test_srun_is_for_the_hosts_of_its_own_job(environ: dict[str, str], hosts: tuple[str, ...], why: str | None) -> None:
+    said = SRun().outside(environ, hosts)
+    assert (said is None) is (why is None)
+    assert why is None or why in str(said)
