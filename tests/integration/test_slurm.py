@@ -52,6 +52,7 @@ SUITE = """
 
     @pytest.mark.multihost(ranks=3, hosts=3)
     def test_one_dies(comm, multihost):
+        comm.Barrier()
         if multihost.rank == 1:
             os.kill(os.getpid(), 9)
         comm.Barrier()
