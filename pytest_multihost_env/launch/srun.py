@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pytest_multihost_env.launch.flags import open_mpi_settings
+from pytest_multihost_env.launch.flags import open_mpi_settings, unless_given, without
 from pytest_multihost_env.model import Command, LaunchSpec, Traits
 
 _FAMILIES = (
@@ -86,10 +86,10 @@ class SRun:
         argv = [spec.executable, f"--ntasks={placement.size}", f"--nodes={len(placement.hosts)}"]
         argv += [f"--ntasks-per-node={max(count for _, count in placement.counts)}"]
         argv += ["--distribution=arbitrary", f"--nodelist={nodes}"]
-        mine, extra = _split_export(spec.extra_args)
+        exports, extra = without(spec.extra_args, "--export")
+        mine = [name for text in exports for name in text.split(",") if name not in ("", "NONE")]
         for keys, option in _options(spec):
-            if not any(_is_key(word, keys) for word in extra):
-                argv.append(option)
+            argv += unless_given(extra, keys, option)
         names = dict.fromkeys((*env, *spec.forward, "PATH", "LD_LIBRARY_PATH", *mine))
         argv += [f"--export={','.join(names)}", *extra, *spec.program, "--rank-from", "SLURM_PROCID"]
         return (Command(tuple(argv), env),)
@@ -117,29 +117,9 @@ def _options(spec: LaunchSpec) -> list[tuple[tuple[str, ...], str]]:
         (("--overlap", "--exclusive"), "--overlap"),
         # As for the other launchers: ranks of a test may be more than cores, and have threads.
         (("--cpu-bind", "--hint"), "--cpu-bind=none"),
-        (("--kill-on-bad-exit", "-K", "--no-kill", "-k"), "--kill-on-bad-exit=1"),
+        (("--kill-on-bad-exit", "-K", "-K0", "-K1", "--no-kill", "-k"), "--kill-on-bad-exit=1"),
         (("--input", "-i"), "--input=none"),
     ]
-
-
-def _is_key(word: str, keys: Sequence[str]) -> bool:
-    return any(
-        word == key or word.startswith(f"{key}=") if key.startswith("--") else word.startswith(key) for key in keys
-    )
-
-
-def _split_export(extra: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the names that the user has `--export` send, and the other arguments: it may stand there once only."""
-    names: list[str] = []
-    others: list[str] = []
-    words = iter(extra)
-    for word in words:
-        key, _, value = word.partition("=")
-        if key == "--export":
-            names += [name for name in (value or next(words, "")).split(",") if name not in ("", "NONE", "NIL")]
-        else:
-            others.append(word)
-    return names, others
 
 
 def _answer(spec: LaunchSpec, number: int) -> str:
