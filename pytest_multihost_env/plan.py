@@ -160,12 +160,18 @@ class Plan:
             )
 
     def notices(self) -> list[str]:
-        """Return what a person should know about the `.env` file, a line for each thing."""
+        """Return what a person should know about secrets and the `.env` file, a line for each thing."""
         found = self.rules.dotenv
+        names = {item.value for item in self.rules.secrets}
+        typed = [one.name for one in self.rules.wanted if one.value and one.origin.startswith("option")]
+        lines = [
+            f"the secret {one} stands on the command line, which every user of this machine can read: put it into a .env file"
+            for one in typed
+            if one in names
+        ]
         if found.path is None:
-            return []
+            return lines
         name = self._short(found.path)
-        lines = []
         if found.kept:
             kept = _few([one.name for one in found.kept], 8)
             lines.append(f"{name}: not passed, since they look like secrets and `secrets` does not name them: {kept}")

@@ -237,6 +237,17 @@ SKIPPED = """
 """
 
 
+def test_a_secret_on_the_command_line_is_remarked_upon_and_not_shown(special: Path) -> None:
+    words = ["env", "--secrets", "HF_TOKEN", "--env", f"HF_TOKEN={CANARY}", "--env", "PLAIN=x"]
+    done = subprocess.run(
+        [*COMMAND, *words], cwd=special, env=suites.clean_environ(), capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("stands on the command line") == 1
+    assert "the secret HF_TOKEN" in done.stderr
+    assert CANARY not in done.stdout + done.stderr
+
+
 def pieces(text: str, length: int) -> set[str]:
     return {text[at : at + length] for at in range(len(text) - length + 1)}
 
