@@ -128,6 +128,7 @@ def _foreseen(plan: Plan, placement: Placement, words: list[str]) -> str:
     """Return a table of ranks, and the command that would start them again, from any directory."""
     import shlex
 
+    from pytest_multihost_env.environ import without_login
     from pytest_multihost_env.table import Table, render
 
     rows = tuple((str(spot.rank), spot.host, str(spot.local_rank)) for spot in placement.places)
@@ -137,7 +138,7 @@ def _foreseen(plan: Plan, placement: Placement, words: list[str]) -> str:
     hosts = ",".join(f"{host.name}:{host.slots}" for host in plan.allocation.hosts)
     command = ["multihost-env", "run", "-n", str(len(rows)), f"--hosts={hosts}", f"--launcher={name}", *words]
     # Before they are quoted: quoting cuts a secret that has quotes into pieces that nobody would know again.
-    typed = shlex.join(plan.redact(word) for word in command)
+    typed = shlex.join(plan.redact(without_login(word)) for word in command)
     return f"{plan.redact(table)}\n\ncd {shlex.quote(plan.redact(str(plan.facts.cwd)))} && {typed}"
 
 

@@ -20,6 +20,7 @@ from pytest_multihost_env.environ.special import (
     mpi_setting,
     redact_names,
     shown,
+    without_login,
 )
 from pytest_multihost_env.model import RankEnv
 from pytest_multihost_env.redact import Redactor
@@ -40,6 +41,7 @@ __all__ = [
     "redact_names",
     "secret_values",
     "shown",
+    "without_login",
 ]
 
 
@@ -54,4 +56,4 @@ def explain(env: RankEnv) -> list[tuple[str, str, str, str, str]]:
         (one.name, one.status, "" if one.value is None else shown(one.name, one.value), one.rule, one.origin)
         for one in env.variables
     ]
-    return decided + there
+    return sorted(decided + there, key=lambda row: row[0])

@@ -154,11 +154,16 @@ def hides(name: str, value: str) -> bool:
     return is_secret(name) or isinstance(value, Secret) or _LOGIN_IN_URL.search(value) is not None
 
 
+def without_login(text: str) -> str:
+    """Return `text` with the logins in its URLs hidden."""
+    return _LOGIN_IN_URL.sub(f"{HIDDEN}@", text)
+
+
 def shown(name: str, value: str) -> str:
     """Return `value` as a person may see it: secrets and logins in URLs as `***`, no control characters."""
     if is_secret(name) or isinstance(value, Secret):
         return HIDDEN
-    value = _LOGIN_IN_URL.sub(f"{HIDDEN}@", value)
+    value = without_login(value)
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in value)
 
 

@@ -1,6 +1,6 @@
 """Caches on the host's own storage: made where the rank runs, shared by this user's ranks there.  Standard library only."""
 # Without pathlib, which would cost every rank 5 ms.
-# ruff: noqa: PTH102, PTH112
+# ruff: noqa: PTH102, PTH116
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SHARED = ("nfs", "lustre", "gpfs", "beegfs", "ceph", "cifs", "smb", "9p", "afs"
 def make(names: Sequence[str], env: Mapping[str, str]) -> dict[str, str]:
     """Make a directory of this user for each variable and return the paths by variable.
 
-    They lie below `TMPDIR`, /var/tmp or /tmp: the first that is no storage of several hosts and can be written.
+    They lie below `TMPDIR`, /var/tmp or /tmp: the first that is the host's own, safe and writable.
 
     Args:
         names: The variables.
@@ -30,16 +30,32 @@ def make(names: Sequence[str], env: Mapping[str, str]) -> dict[str, str]:
     if not names:
         return {}
     base = _base((env.get("TMPDIR", ""), "/var/tmp", "/tmp"))  # noqa: S108 - only in a directory of our own
-    return {name: _own(f"{base}/{name}") for name in names}
+    for name in names:
+        _mkdir(f"{base}/{name}")
+    return {name: _mine(f"{base}/{name}") for name in names}
 
 
 def _base(places: Sequence[str]) -> str:
     tried = list(dict.fromkeys(place for place in places if place.startswith("/")))
     for place in tried:
-        if os.path.isdir(place) and not shared(kind_of(place)):
-            with contextlib.suppress(PermissionError):
-                return _own(f"{place.rstrip('/')}/{BEGINNING}{os.geteuid()}")
+        if _fit(place):
+            path = f"{place.rstrip('/')}/{BEGINNING}{os.geteuid()}"
+            # Read-only, full, /proc: the next place may be better.
+            with contextlib.suppress(OSError):
+                _mkdir(path)
+            if os.path.lexists(path):
+                return _mine(path)
     raise OSError(f"no storage of this host's own can be written; tried {', '.join(tried)}")
+
+
+def _fit(place: str) -> bool:
+    """Whether it is this host's own, and nobody but root can put something else in the place of what we make there."""
+    with contextlib.suppress(OSError):
+        found = os.stat(place)
+        alone = found.st_uid == os.geteuid() and not found.st_mode & 0o022
+        sticky = found.st_uid in (0, os.geteuid()) and found.st_mode & stat.S_ISVTX
+        return stat.S_ISDIR(found.st_mode) and bool(alone or sticky) and not shared(kind_of(place))
+    return False
 
 
 def shared(kind: str) -> bool:
@@ -47,15 +63,17 @@ def shared(kind: str) -> bool:
     return kind.startswith(_SHARED) and "overlay" not in kind
 
 
-def _own(path: str) -> str:
-    """Make a directory that only this user can write, or take the one that is there.
-
-    Raises:
-        PermissionError: None can be made there.
-        OSError: What is there belongs to another, is open to others, or is no directory.
-    """
+def _mkdir(path: str) -> None:
     with contextlib.suppress(FileExistsError):
         os.mkdir(path, 0o700)
+
+
+def _mine(path: str) -> str:
+    """Return the path of a directory that only this user can write.
+
+    Raises:
+        OSError: What is there belongs to another, is open to others, or is no directory.
+    """
     found = os.lstat(path)
     if not stat.S_ISDIR(found.st_mode):
         raise OSError(f"{path} is no directory")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from pathlib import Path
@@ -17,8 +18,8 @@ def own(place: Path) -> Path:
     return place / f"multihost-caches-{os.geteuid()}"
 
 
-def show(special: Path, place: Path) -> tuple[int, list[str], str]:
-    words = ["-n", "2", "--no-tags", "--local-caches", "HF_HOME", "--", "sh", "-c", SHOW]
+def show(special: Path, place: Path, script: str = SHOW) -> tuple[int, list[str], str]:
+    words = ["-n", "2", "--no-tags", "--local-caches", "HF_HOME", "--", "sh", "-c", script]
     done = run(special, *LOCAL, *words, env={"HF_HOME": "/shared", "TMPDIR": str(place)})
     return done.returncode, done.stdout.splitlines(), done.stderr
 
@@ -32,6 +33,22 @@ def test_all_ranks_of_a_host_share_a_cache_that_stays(special: Path) -> None:
         assert lines == [str(own(place) / "HF_HOME")] * 2
         assert sorted((own(place) / "HF_HOME" / "ranks").read_text().split()) == sorted("01" * times)
     assert {stat.S_IMODE(one.stat().st_mode) for one in (own(place), own(place) / "HF_HOME")} == {0o700}
+
+
+@pytest.mark.parametrize("kind", ["read-only", "gone", "anybody's"])
+def test_a_place_that_will_not_do_is_passed_over(special: Path, kind: str) -> None:
+    place = {"read-only": Path("/proc"), "gone": special / "gone", "anybody's": special / "open"}[kind]
+    if kind == "anybody's":
+        place.mkdir()
+        place.chmod(0o777)
+    code, lines, text = show(special, place, script='echo "$HF_HOME"')
+    assert code == 0, text
+    assert len(set(lines)) == 1
+    cache = Path(lines[0])
+    with contextlib.suppress(OSError):  # it is the user's own, and may have something in it
+        cache.rmdir()
+        cache.parent.rmdir()
+    assert cache.parent.parent in (Path("/var/tmp"), Path("/tmp"))
 
 
 @pytest.mark.parametrize("kind", ["symlink", "open", "file", "foreign"])

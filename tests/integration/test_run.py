@@ -107,13 +107,24 @@ def test_what_cannot_be_is_refused_and_nothing_started(special: Path, words: lis
 def test_a_dry_run_says_where_each_rank_would_be_and_starts_nothing(special: Path, tmp_path: Path) -> None:
     secret = "hf_'0'12'3456'789"
     rest = ["--secrets", "HF_TOKEN", "--env", f"API_KEY={secret}", "--env", "A=it's = $1", "--no-tags", "--lib-first"]
-    words = [*rest, "--time-limit", "60", "--", "sh", "-c", 'echo "$A/$MULTIHOST_WORLD_SIZE" >> "it began"', secret]
+    words = [
+        *rest,
+        "--time-limit",
+        "60",
+        "--",
+        "sh",
+        "-c",
+        'echo "$A/$MULTIHOST_WORLD_SIZE" >> "it began"',
+        "https://me:passw0rd@h/",
+        secret,
+    ]
     done = run(special, *LOCAL, "-n", "2", "--dry-run", *words, env={"HF_TOKEN": secret})
     assert done.returncode == 0, done.stderr
     assert "2 ranks with the launcher local" in done.stdout
     assert list(special.iterdir()) == []
     assert not [secret[at : at + 6] for at in range(len(secret) - 5) if secret[at : at + 6] in done.stdout]
     line = done.stdout.splitlines()[-1]
+    assert "https://***@h/" in line
     assert " --env=API_KEY " in line, "a name without its value, which the shell is to give"
     shell = suites.clean_environ({"HF_TOKEN": secret, "API_KEY": secret})
     shell["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{shell['PATH']}"
