@@ -121,6 +121,20 @@ def _read_record(path: Path, limit: int) -> Record:
         return Record(file.read(limit), status.st_uid)
 
 
+def read_link(path: Path) -> str | None:
+    """Return the text of the symlink `path`, a name that was listed; None when something else has that name.
+
+    Raises:
+        OSError: It is gone, or cannot be read.
+    """
+    try:
+        return _patiently(path, lambda: os.readlink(path))  # noqa: PTH115 - the text, not a path
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return None
+
+
 def server_time(directory: Path) -> float | None:
     """Return what the clock shows that stamps the files in `directory`; None when nothing can be written there.
 

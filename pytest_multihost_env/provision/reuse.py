@@ -8,7 +8,6 @@ the source as it was copied.  The second is `standing`'s.
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -126,8 +125,11 @@ def _pointed(place: Place) -> Path | None:
     """Return the environment that the target leads to, when it is one of ours."""
     if place.foreign or not place.target.parent.is_dir() or not files.is_listed(place.target):
         return None
-    text = os.readlink(place.target)  # noqa: PTH115 - compared as text
-    if not re.fullmatch(rf"{re.escape(place.home.name)}/\w+/[\w.]+/att/[\w-]+", text):
+    try:
+        text = files.read_link(place.target)
+    except FileNotFoundError:  # it was taken away meanwhile
+        return None
+    if text is None or not re.fullmatch(rf"{re.escape(place.home.name)}/\w+/[\w.]+/att/[\w-]+", text):
         return None
     return place.target.parent / text
 

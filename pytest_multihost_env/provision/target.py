@@ -79,7 +79,8 @@ def _absolute(path: Path) -> Path:
 def _refuse_dangerous(source: Path, target: Path) -> None:
     real_source = source.resolve()
     real = target.parent.resolve() / target.name
-    ways = {real, target.resolve()}
+    # Not by a name that may not be there yet: a client that was told so goes on saying it.
+    ways = {real, target.resolve()} if _is_there(target) else {real}
     home = Path(os.path.realpath(os.path.expanduser("~")))  # noqa: PTH111 - never raises
     reason = None
     if real.parent == real or not target.name or target.name in {".", ".."}:
@@ -147,13 +148,19 @@ def nearest(path: Path) -> Path:
     return path
 
 
+def _is_there(target: Path) -> bool:
+    parent = target.parent
+    return parent.is_dir() and os.access(parent, os.R_OK | os.X_OK) and files.is_listed(target)
+
+
 def _is_foreign(target: Path) -> bool:
     if not target.parent.is_dir() or not files.is_listed(target):
         return False
-    if not target.is_symlink():
-        return True
-    text = os.readlink(target)  # noqa: PTH115 - compared as text
-    return not text.startswith(f".{target.name}.d/")
+    try:
+        text = files.read_link(target)
+    except FileNotFoundError:  # it was taken away meanwhile
+        return False
+    return text is None or not text.startswith(f".{target.name}.d/")
 
 
 def _refuse_foreign(place: Place, force: bool) -> None:

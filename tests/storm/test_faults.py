@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pytest_multihost_env.errors import NotReady, UsageProblem
+from pytest_multihost_env.provision import target
 from tests.integration.tiny import make_source
 from tests.storm import alone, blows, oracle
 from tests.storm.blows import Weather
@@ -77,6 +78,18 @@ def test_a_lost_reply_where_the_client_remembers_that_there_was_nothing(stale_mo
     for operation in ("link", "rename"):
         with storage.faults("n1", lose={operation: 1.0}):
             assert not alone.whole(source, storage.mounts["n1"] / operation / "python_env").reused
+
+
+def test_a_target_that_this_host_had_asked_for_too_early(stale_mounts: Mounts, source: Path) -> None:
+    """Its client says that there is none for a while after another host has made it; the listing has it."""
+    storage = stale_mounts("n1", "n2", cache=2.0)
+    here, there = (storage.mounts[host] / "python_env" for host in ("n1", "n2"))
+    assert not here.exists()
+    made = alone.ensure(source, there)
+    assert not here.exists(), "this client remembers nothing: the test shows nothing"
+    found = target.examine(source, here)
+    assert not found.foreign
+    assert (here.parent / here.readlink()).name == made.path.name
 
 
 @pytest.mark.parametrize("error", ["EPERM", "ENOSYS", "EOPNOTSUPP"])
