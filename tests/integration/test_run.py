@@ -60,6 +60,29 @@ def test_an_mpi_program_has_its_world(mpi_python: Path, special: Path) -> None:
     assert sorted(done.stdout.splitlines()) == [f"[{rank}@localhost] [0, 1, 2]" for rank in range(3)]
 
 
+@pytest.mark.mpi_programs
+def test_under_mpirun_a_signal_is_told_and_ctrl_c_of_a_terminal_is_130(mpi_python: Path, special: Path) -> None:
+    hosts = ["-n", "2", "--hosts", "localhost:2"]
+    done = run(special, *hosts, "--", "sh", "-c", "[ $MULTIHOST_RANK = 0 ] || kill -SEGV $$", python=str(mpi_python))
+    assert done.returncode == 139, done.stderr
+    assert "rank 1 on localhost was ended by SIGSEGV" in done.stderr
+    script = "touch running-$MULTIHOST_RANK; exec sleep 600"
+    command = [str(mpi_python), *COMMAND[1:], *hosts, "--", "sh", "-c", script]
+    environ = suites.clean_environ()
+    child = subprocess.Popen(command, cwd=special, env=environ, stderr=subprocess.PIPE, start_new_session=True)
+    end = time.monotonic() + 60
+    while len(list(special.glob("running-*"))) < 2:
+        assert child.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    # A terminal sends it to everything in the foreground, mpirun included.
+    os.killpg(child.pid, signal.SIGINT)
+    _, said = child.communicate(timeout=60)
+    assert child.returncode == 130, said
+    assert b"interrupted" in said
+    assert b"Traceback" not in said
+
+
 @pytest.mark.parametrize(
     ("script", "code", "said"),
     [
