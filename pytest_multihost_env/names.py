@@ -1,4 +1,4 @@
-"""Which names of hosts and variables are allowed, which look like secrets, and when two host names mean one machine."""
+"""Names of hosts, variables and sizes: which are allowed, which look like secrets, when two hosts are one machine."""
 
 from __future__ import annotations
 
@@ -54,3 +54,12 @@ def same_host(one: str, other: str, suffixes: Sequence[str] = ()) -> bool:
     first, second = plain_host(one, suffixes), plain_host(other, suffixes)
     short = short_host(first)
     return first == second or (short == short_host(second) and short in (first, second))
+
+
+def size_of(size: float) -> str:
+    """Return a number of bytes as a person reads it: `9.6 TiB`."""
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"

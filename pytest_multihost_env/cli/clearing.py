@@ -12,6 +12,7 @@ import click
 
 from pytest_multihost_env.cli import output
 from pytest_multihost_env.cli.state import PATH, as_json, common, load, settings_options
+from pytest_multihost_env.names import size_of
 
 if TYPE_CHECKING:
     from pytest_multihost_env.provision.garbage import Item
@@ -71,7 +72,7 @@ def _text(items: list[Item], target: Path, *, dry_run: bool) -> str:
     )
     gone = sum(not item.kept for item in items)
     fate = "would go" if dry_run else "removed"
-    caption = f"{gone} of {len(items)} {fate}, {_readable(total(items))}; all of it in {home}"
+    caption = f"{gone} of {len(items)} {fate}, {size_of(total(items))}; all of it in {home}"
     return render(Table(("what", "where", "", "why", "freed"), rows, caption), output.look())
 
 
@@ -94,12 +95,4 @@ def _why(item: Item) -> str:
 
 
 def _bytes(item: Item) -> str:
-    return "" if item.kept else _readable(item.size)
-
-
-def _readable(size: float) -> str:
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}"
-        size /= 1024
-    return f"{size:.1f} TiB"
+    return "" if item.kept else size_of(item.size)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_multihost_env.errors import NotReady
-from pytest_multihost_env.provision import ask, buildconfig, certificates, elf, mishaps, pyvenv
+from pytest_multihost_env.provision import ask, buildconfig, certificates, elf, elffile, mishaps, pyvenv
 from pytest_multihost_env.provision.copy import Copied, copy_tree
 
 # Test suites, the IDE, and Tk: its library of scripts and X11 are no part of a Python installation.
@@ -119,7 +119,14 @@ def _copy_program(env: Path, facts: Mapping[str, Any]) -> Path:
     short = ".".join(facts["version"].split(".")[:2])
     program = env / "py" / "bin" / f"python{short}"
     program.parent.mkdir(parents=True)
-    shutil.copy2(os.path.realpath(facts["base_executable"]), program)
+    original = os.path.realpath(facts["base_executable"])
+    if elffile.read(original) is None:
+        raise NotReady(
+            f"the interpreter {original} is a script that starts another one, which cannot be told from it",
+            where=str(env / "bin" / "python"),
+            hint="make the environment anew with the program that it starts",
+        )
+    shutil.copy2(original, program)
     program.chmod(0o755)
     for name in ("python", "python3"):
         (program.parent / name).symlink_to(program.name)

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.machinery
-import importlib.metadata
 import importlib.util
 import json
 import os
 import platform
 import sys
 import sysconfig
+from collections.abc import Iterable
 from typing import Any
 
 MARK = "multihost-env answers: "
@@ -30,7 +30,7 @@ def runtime() -> dict[str, Any]:
         "name": os.path.basename(stdlib),  # noqa: PTH119
         "base_prefix": sys.base_prefix,
         "base_executable": getattr(sys, "_base_executable", "") or sys.executable,
-        "platlibdir": sys.platlibdir,
+        "platlibdir": getattr(sys, "platlibdir", "lib"),
         "stdlib": stdlib,
         "dynload": dynload[0] if dynload else "",
         "include": sysconfig.get_config_var("INCLUDEPY") or "",
@@ -67,7 +67,7 @@ def packages() -> dict[str, Any]:
         "sys_platform": sys.platform,
     }
     found: dict[str, list[Any]] = {}
-    for dist in importlib.metadata.distributions():
+    for dist in _distributions():
         metadata = dist.metadata
         if metadata is not None and "Name" in metadata:  # what an interrupted removal left has none
             # the first on sys.path is the one that is imported
@@ -79,6 +79,14 @@ def packages() -> dict[str, Any]:
         "cache_tag": sys.implementation.cache_tag,
         "distributions": found,
     }
+
+
+def _distributions() -> Iterable[Any]:
+    try:
+        from importlib.metadata import distributions
+    except ImportError:  # Python 3.7, whose version then tells that it is too old
+        return ()
+    return distributions()
 
 
 def bytecode() -> list[str]:

@@ -8,6 +8,7 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from typing import Self
 
 from pytest_multihost_env.errors import NotReady, UsageProblem
 from pytest_multihost_env.provision import ask
@@ -24,6 +25,17 @@ class Interpreter:
 
     path: Path
     identity: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """What a builder is that makes an environment with a Python of one's choice; None: the one that runs us."""
+
+    python: str | None = None
+
+    def using(self, python: str) -> Self:
+        """Return a builder that uses `python`."""
+        return dataclasses.replace(self, python=python)
 
 
 def own() -> Interpreter:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pytest_multihost_env import files, filesystem
 from pytest_multihost_env.errors import NotReady, UsageProblem
+from pytest_multihost_env.names import size_of
 from pytest_multihost_env.provision import walk
 
 PROTOCOL = "v1"
@@ -99,6 +100,8 @@ def _refuse_dangerous(source: Path, target: Path) -> None:
         reason = "has a part that is too long: what is made beside it gets a longer name"
     elif any(character in str(target) for character in ":\n\r"):
         reason = "has a colon or a line break in its path, which PATH and scripts cannot hold"
+    elif any("\udc80" <= character <= "\udcff" for character in str(target)):  # os.fsdecode's way to say a byte
+        reason = "has bytes in its path that are no UTF-8, which Python does not read from pyvenv.cfg"
     if reason is not None:
         raise UsageProblem(
             f"the target {target} {reason}",
@@ -205,7 +208,7 @@ def require_space(place: Place, amount: Amount | None = None) -> Amount:
     free, needed = status.f_bavail * status.f_frsize, int(amount.size * MARGIN)
     if status.f_blocks and free < needed:  # a file system without a size (FUSE may have none) cannot be judged
         raise NotReady(
-            f"{place.source} needs {_readable(needed)} and the file system of {where} has {_readable(free)} free",
+            f"{place.source} needs {size_of(needed)} and the file system of {where} has {size_of(free)} free",
             where=str(place.target),
             hint="free some space, or name a target on another file system",
         )
@@ -241,11 +244,3 @@ def _amount(path: Path) -> Amount:
     lines = (line.split("\t") for block in walk.walk(str(path), walk.with_stat) for line in block.text.split("\n"))
     sizes = [int(fields[1]) for fields in lines if len(fields) == _OF_A_FILE]
     return Amount(len(sizes), sum(sizes))
-
-
-def _readable(size: float) -> str:
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}"
-        size /= 1024
-    return f"{size:.1f} TiB"

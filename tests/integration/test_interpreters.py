@@ -134,6 +134,16 @@ class TestHome:
         activate = '. "$0/bin/activate"; printf %s "$VIRTUAL_ENV"'
         assert run("/bin/sh", "-c", activate, env, PATH="/usr/bin:/bin") == str(env)
 
+    def test_a_script_in_the_place_of_the_interpreter_is_named(self, special: Path) -> None:
+        shim, source = special / "shim", new(sys.executable, special / "source")
+        shim.write_text(f'#!/bin/bash\nexec -a "$0" {BASE / "bin" / SHORT} "$@"\n')
+        shim.chmod(0o755)
+        (source / "bin" / "python").unlink()
+        (source / "bin" / "python").symlink_to(shim)
+        VenvBuilder().build(source, special / "made", Work())
+        with pytest.raises(NotReady, match=f"{shim} is a script that starts another one"):
+            bundle_interpreter(special / "made")
+
     def test_a_standard_library_in_an_archive_is_refused(self, special: Path) -> None:
         program = copied_base(special / "python")
         source = new(program, special / "source")

@@ -13,7 +13,7 @@ import pytest
 
 from pytest_multihost_env.errors import NotReady
 from pytest_multihost_env.protocols import Work
-from pytest_multihost_env.provision import bytecode, records
+from pytest_multihost_env.provision import bytecode, inside, records
 from pytest_multihost_env.provision.overlay import add_missing, identity, missing_distributions
 
 OURS = "pytest-multihost-env"
@@ -194,3 +194,14 @@ def test_identity_follows_an_editable_checkout(special: Path, monkeypatch: pytes
     assert identity(["editable-thing"]) == before
     (package / "__init__.py").write_text("changed = True\n")
     assert identity(["editable-thing"]) != before
+
+
+def test_a_python_without_importlib_metadata_is_still_told_by_its_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python 3.7, as a source's; it must not end with a riddle."""
+    monkeypatch.setitem(sys.modules, "importlib.metadata", None)
+    there = inside.packages()
+    monkeypatch.undo()
+    assert there["distributions"] == {}
+    there["marker"]["python_full_version"] = "3.7.16"
+    with pytest.raises(NotReady, match=r"the environment's Python is 3\.7\.16, and \S+ \S+ needs >=3"):
+        missing_distributions(there, [OURS])

@@ -146,6 +146,7 @@ BAD = {
     "somebody's environment": ("source", "venv", "was not made by multihost-env"),
     "somebody's symlink": ("source", "link", "was not made by multihost-env"),
     "colon": ("source", "a:b", "colon"),
+    "bytes of another encoding": ("source", os.fsdecode(b"caf\xe9/env"), "no UTF-8"),
     "a long name": ("source", "shared/" + 240 * "x", "too long"),
     "a long name on the way": ("source", "new/" + 256 * "x" + "/env", "too long"),
 }

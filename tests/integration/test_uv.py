@@ -136,6 +136,12 @@ def test_more_requirements_go_on_top_of_any_source_exactly_as_they_stand(shop: P
     wheel(shop / "wheels", "dep")
     requirements(shop, "tiny", "dep")
     assert ensure(source, requirements=(first,), directory=shop).path != made.path
+    requirements(shop, f"tiny==1.0 --hash=sha256:{'0' * 64}")
+    with pytest.raises(NotReady, match="ash mismatch"):
+        ensure(source, requirements=(first,), directory=shop)
+    requirements(shop, f"tiny==1.0 --hash=sha256:{sha256(shop / 'wheels' / 'tiny-1.0-py3-none-any.whl')}", "dep==1.0")
+    with pytest.raises(NotReady, match="hash"):
+        ensure(source, requirements=(first,), directory=shop)
 
 
 # Row 49: what uv is given ---------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import re
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from pytest_multihost_env.errors import UsageProblem
 from pytest_multihost_env.protocols import Work
@@ -16,16 +16,10 @@ _NAME = re.compile(r"pylock(\.[^.]+)?\.toml")
 
 
 @dataclasses.dataclass(frozen=True)
-class PylockBuilder:
+class PylockBuilder(interpreter.Choice):
     """Makes an environment with what a `pylock.toml` says; `python` None: with the Python that runs us."""
 
     name = "pylock"
-
-    python: str | None = None
-
-    def using(self, python: str) -> Self:
-        """Return a builder that uses `python`."""
-        return dataclasses.replace(self, python=python)
 
     def refuses(self, source: Path) -> str | None:
         """Return a sentence why `source` is no such lock; None if it is, perhaps with a mistake in it."""

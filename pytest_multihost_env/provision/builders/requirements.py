@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from pathlib import Path
-from typing import Self
 
 from pytest_multihost_env.protocols import Work
 from pytest_multihost_env.provision import interpreter, requirements, uv
@@ -14,16 +13,10 @@ _SUFFIXES = {".txt", ".in"}
 
 
 @dataclasses.dataclass(frozen=True)
-class RequirementsBuilder:
+class RequirementsBuilder(interpreter.Choice):
     """Makes an environment with what a requirements file lists; `python` None: with the Python that runs us."""
 
     name = "requirements"
-
-    python: str | None = None
-
-    def using(self, python: str) -> Self:
-        """Return a builder that uses `python`."""
-        return dataclasses.replace(self, python=python)
 
     def refuses(self, source: Path) -> str | None:
         """Return a sentence why `source` is no requirements file; None if it is, perhaps with a mistake in it."""
