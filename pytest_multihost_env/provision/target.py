@@ -100,8 +100,6 @@ def _refuse_dangerous(source: Path, target: Path) -> None:
         reason = "has a part that is too long: what is made beside it gets a longer name"
     elif any(character in str(target) for character in ":\n\r"):
         reason = "has a colon or a line break in its path, which PATH and scripts cannot hold"
-    elif any("\udc80" <= character <= "\udcff" for character in str(target)):  # os.fsdecode's way to say a byte
-        reason = "has bytes in its path that are no UTF-8, which Python does not read from pyvenv.cfg"
     if reason is not None:
         raise UsageProblem(
             f"the target {target} {reason}",
@@ -134,6 +132,12 @@ def _refuse_encoding(source: Path, target: Path) -> None:
                 expected="UTF-8, as on the other hosts",
                 hint="set PYTHONUTF8=1, or LC_ALL=C.UTF-8",
             )
+    if any("\udc80" <= character <= "\udcff" for character in str(target)):  # os.fsdecode's way to say a byte
+        raise UsageProblem(
+            f"the target {target} has bytes in its path that are no UTF-8, which Python does not read from pyvenv.cfg",
+            where=f"source {source}",
+            hint="name another directory",
+        )
 
 
 def _refuse_parent(target: Path) -> None:
