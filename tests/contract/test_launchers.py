@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from pytest_multihost_env import registry
+from pytest_multihost_env.errors import UsageProblem
 from pytest_multihost_env.launch import paste
 from pytest_multihost_env.launch.mpich import MPICH
 from pytest_multihost_env.launch.openmpi import OpenMPI
+from pytest_multihost_env.launch.select import Search, choose
 from pytest_multihost_env.launch.srun import SRun
 from pytest_multihost_env.launch.ssh import SSH
 from pytest_multihost_env.model import LaunchSpec, Place, Placement
@@ -248,3 +250,11 @@ def test_srun_is_for_the_hosts_of_its_own_job(environ: dict[str, str], hosts: tu
     said = SRun().outside(environ, hosts)
     assert (said is None) is (why is None)
     assert why is None or why in str(said)
+
+
+def test_srun_outside_of_a_job_is_refused_with_what_to_do() -> None:
+    search = Search(Path("/gen"), "", remote=True, mpi4py=True, environ={}, hosts=("n1",))
+    with pytest.raises(UsageProblem) as caught:
+        choose("srun", LAUNCHERS, search)
+    assert "this process is not in a Slurm job (start it with salloc or sbatch)" in str(caught.value)
+    assert "start this in a job that has these hosts" in str(caught.value)
