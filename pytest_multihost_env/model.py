@@ -144,6 +144,7 @@ class LaunchSpec:
         secret_name: The variable that carries `secret` where the launcher forwards variables.
         extra_args: The user's own launcher arguments; they win over ours.
         answers: What came of the questions that this launcher asks (`protocols.OfScheduler`).
+        silence: Seconds after which a host of which nothing is heard is lost.
         local_only: Every rank runs on this machine.
         as_root: The user is root, which Open MPI refuses unless told.
     """
@@ -157,6 +158,7 @@ class LaunchSpec:
     secret_name: str
     extra_args: tuple[str, ...] = ()
     answers: tuple[str, ...] = ()
+    silence: int = 20
     local_only: bool = True
     as_root: bool = False
 

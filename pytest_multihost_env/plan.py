@@ -68,7 +68,8 @@ class Plan:
             python=str(self.facts.python if self.programs is None else self.programs / "bin" / "python"),
             ask=self._ask,
         )
-        return choose(self.settings.launcher, self.registry.launchers, search)
+        chosen = choose(self.settings.launcher, self.registry.launchers, search)
+        return dataclasses.replace(chosen, silence=max(4, round(self.settings.host_timeout)))
 
     def _ask(self, argv: Sequence[str]) -> str:
         """Return what a command prints that runs here with the variables of the first rank; "" where it cannot be run."""
@@ -406,15 +407,22 @@ class Plan:
             return problem
         return None
 
+    def unfit(self, names: Iterable[str] = ()) -> dict[str, str]:
+        """Return why, for each of these hosts (none: all of the job) that cannot start even one rank."""
+        nothing = (str(self.facts.python), "-c", "pass")
+        answers = {name: self._on_host(name, nothing, "", 30.0) for name in names} or self.on_every_host(
+            nothing, "", timeout=30
+        )
+        return {name: answer.error for name, answer in answers.items() if answer.error}
+
     def why_not(self, error: LaunchFailed) -> LaunchFailed:
         """Return `error` with the hosts that cannot start even one rank named first."""
         if len(self.allocation.hosts) == 1 or isinstance(error, Misplaced):
             return error
-        answers = self.on_every_host((str(self.facts.python), "-c", "pass"), "", timeout=30)
-        bad = {name: answer for name, answer in answers.items() if answer.error}
+        bad = self.unfit()
         if not bad:
             return error
-        lines = "\n".join(f"{name}: {answer.error}" for name, answer in bad.items())
+        lines = "\n".join(f"{name}: {why}" for name, why in bad.items())
         return LaunchFailed(
             f"{', '.join(bad)} cannot run {self.facts.python}\n{lines}",
             where=", ".join(bad),

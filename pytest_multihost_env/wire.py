@@ -130,11 +130,15 @@ def introduce(sock: socket.socket, key: bytes) -> None:
     sock.sendall(_proof(key, b"rank", nonces))
 
 
-def keep_alive(sock: socket.socket, seconds: int = 15) -> None:
-    """Have the kernel end the connection when the other host is silent for about `seconds` (tcp(7))."""
+def keep_alive(sock: socket.socket, seconds: int = 20) -> None:
+    """Have the kernel end the connection when the other host is silent for `seconds` at most (tcp(7)).
+
+    The kernel looks at the time only when a probe is due, so the last one comes a quarter earlier.
+    """
+    quarter = max(1, seconds // 4)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, max(1, seconds // 3))
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, seconds // 5))
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, quarter)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, quarter)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, seconds * 1000)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, seconds * 750)

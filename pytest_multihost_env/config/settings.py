@@ -67,6 +67,7 @@ class Settings:
     launcher_args: tuple[str, ...]
     ranks: int | None
     timeout: float
+    host_timeout: float
     rank_binding: tuple[Path, ...]
     dotenv: Path | None
     secrets: tuple[str, ...]

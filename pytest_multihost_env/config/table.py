@@ -156,6 +156,13 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("ranks", "int", "also run every test that has no marker on N ranks", metavar="N"),
     Setting("timeout", "seconds", "limit for one test on its ranks, in seconds", default=300.0, metavar="S"),
     Setting(
+        "host-timeout",
+        "seconds",
+        "a host of which nothing is heard for so long is lost, in seconds",
+        default=20.0,
+        metavar="S",
+    ),
+    Setting(
         "rank-binding",
         "paths",
         "variables for each rank: the YAML that tt-run reads; several files are merged (repeatable)",

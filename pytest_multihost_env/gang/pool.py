@@ -78,6 +78,11 @@ class Pool:
             oldest = next(iter(self._gangs))
             self.problems += self._gangs.pop(oldest).finish()
 
+    def forget(self, unwanted: Callable[[Gang], bool]) -> None:
+        """End the warm gangs that are unwanted, now."""
+        for shape in [shape for shape, gang in self._gangs.items() if unwanted(gang)]:
+            self._gangs.pop(shape).close()
+
     def close(self) -> None:
         """End every gang in good order; what went wrong is added to `problems`."""
         while self._gangs:

@@ -8,7 +8,7 @@ When the channel is gone, so is the program: nothing that we started outlives th
 mpirun or ssh.
 
 Messages to the controller:  hello, started, failed, child, output, stacks, exit, abandoned
-Messages from it:            start, tell, dump, stop
+Messages from it:            silence, start, tell, dump, stop
 """
 
 from __future__ import annotations
@@ -157,6 +157,8 @@ class Supervisor:
         elif kind == "tell" and self.program is not None:
             with contextlib.suppress(OSError):
                 self.program.channel.sendall(wire.encode(message["m"]))
+        elif kind == "silence":
+            wire.keep_alive(self.sock, int(message["seconds"]))
         elif kind == "dump":
             self._dump()
         elif kind == "stop":

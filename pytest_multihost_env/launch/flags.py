@@ -6,13 +6,19 @@ from collections.abc import Sequence
 
 from pytest_multihost_env.model import LaunchSpec
 
-SSH_OPTIONS = (
-    "-o", "BatchMode=yes",
-    "-o", "ConnectTimeout=10",
-    "-o", "ServerAliveInterval=5",
-    "-o", "ServerAliveCountMax=3",
-)  # fmt: skip
-"""A password prompt would hang the run; a silent host is noticed after 15 s (ssh_config(5))."""
+
+def ssh_options(silence: int) -> tuple[str, ...]:
+    """Return what ssh is told, for hosts that are lost after `silence` seconds (ssh_config(5)).
+
+    A password prompt would hang the run.
+    """
+    options = {
+        "BatchMode": "yes",
+        "ConnectTimeout": max(2, silence // 2),
+        "ServerAliveInterval": max(1, silence // 4),
+        "ServerAliveCountMax": 3,
+    }
+    return tuple(word for name, value in options.items() for word in ("-o", f"{name}={value}"))
 
 
 def open_mpi_settings(*, five: bool) -> dict[str, str]:

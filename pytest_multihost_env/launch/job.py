@@ -30,7 +30,6 @@ from pytest_multihost_env.protocols import Launcher
 
 START_LIMIT = 60.0
 SEND_LIMIT = 20.0
-SILENT_LIMIT = 15
 LOOK = 1.0
 _SLICE = 0.2
 _NOISE = re.compile(r"setpgid|lacks support for cpu binding")
@@ -47,6 +46,7 @@ class Program:
         version: As `(5, 0, 11)`; empty when unknown.
         extra_args: The user's own arguments.
         answers: What the launcher's questions brought.
+        silence: Seconds after which a host of which nothing is heard is lost.
     """
 
     launcher: Launcher
@@ -54,6 +54,7 @@ class Program:
     version: tuple[int, ...] = ()
     extra_args: tuple[str, ...] = ()
     answers: tuple[str, ...] = ()
+    silence: int = 20
 
 
 @dataclasses.dataclass
@@ -114,9 +115,11 @@ class Job:
             secret_name=bootstrap.KEY_VARIABLE,
             extra_args=program.extra_args,
             answers=program.answers,
+            silence=program.silence,
             local_only=local_only,
             as_root=as_root,
         )
+        self._silence = program.silence
         self.commands = program.launcher.commands(spec)
 
     @property
@@ -259,6 +262,9 @@ class Job:
         try:
             data = member.sock.recv(1 << 18)
             messages = member.decoder.feed(data) if data else None
+        except TimeoutError:
+            self._lose(member, f"nothing was heard of its host for {self._silence} s")
+            return
         except (OSError, wire.WireError) as error:
             self._lose(member, f"the channel broke: {error}")
             return
@@ -283,11 +289,12 @@ class Job:
         if arrival.rank in self.members or not 0 <= arrival.rank < self.placement.size:
             arrival.sock.close()
             return
-        wire.keep_alive(arrival.sock, SILENT_LIMIT)
+        wire.keep_alive(arrival.sock, self._silence)
         arrival.sock.settimeout(SEND_LIMIT)
         member = Member(arrival.rank, arrival.host, arrival.sock, arrival.decoder, arrival.pid, system=arrival.system)
         self.members[arrival.rank] = member
         self._selector.register(arrival.sock, selectors.EVENT_READ, member)
+        self.send(arrival.rank, {"t": "silence", "seconds": self._silence})
         self._pending.extend((arrival.rank, message) for message in arrival.rest)
 
     # Ending ---------------------------------------------------------------------------------------------------------

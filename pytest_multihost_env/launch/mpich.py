@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from pytest_multihost_env.launch.flags import SSH_OPTIONS, host_counts, unless_given, without
+from pytest_multihost_env.launch.flags import host_counts, ssh_options, unless_given, without
 from pytest_multihost_env.model import Command, LaunchSpec, Traits
 
 _HOSTS = ("-hosts", "-host", "-f", "-hostfile", "-machinefile", "-machine")
@@ -28,7 +28,7 @@ class MPICH:
         names = ",".join((spec.secret_name, *spec.forward, *theirs))
         argv = (spec.executable, *unless_given(extra, ("-genvall",), "-genvlist", names), *extra, *_places(spec))
         ssh = "I_MPI_HYDRA_BOOTSTRAP_EXEC_EXTRA_ARGS" if _is_intel(spec) else "HYDRA_LAUNCHER_EXTRA_ARGS"
-        return (Command(argv, {spec.secret_name: spec.secret, ssh: " ".join(SSH_OPTIONS)}),)
+        return (Command(argv, {spec.secret_name: spec.secret, ssh: " ".join(ssh_options(spec.silence))}),)
 
 
 def _places(spec: LaunchSpec) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import re
 import shlex
 from pathlib import Path
 
-from pytest_multihost_env.launch.flags import SSH_OPTIONS, host_counts, open_mpi_settings, unless_given
+from pytest_multihost_env.launch.flags import host_counts, open_mpi_settings, ssh_options, unless_given
 from pytest_multihost_env.model import Command, LaunchSpec, Traits
 
 _HOSTS = ("--host", "-H", "--hostfile", "--machinefile")
@@ -54,13 +54,15 @@ class OpenMPI:
         if spec.as_root:
             env |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
         if not spec.local_only:
-            env[f"{_mca(spec)}plm_{_ssh(spec)}_args"] = " ".join(SSH_OPTIONS)
+            env[f"{_mca(spec)}plm_{_ssh(spec)}_args"] = " ".join(ssh_options(spec.silence))
             if five:
+                # The ranks' own channels notice first, and they know which rank it is.
+                time, interval = str(max(1, spec.silence // 2)), str(max(1, spec.silence // 4))
                 env |= {
-                    "PRTE_MCA_prte_keepalive_time": "5",
-                    "PRTE_MCA_oob_tcp_keepalive_time": "5",
-                    "PRTE_MCA_oob_tcp_keepalive_intvl": "3",
-                    "PRTE_MCA_oob_tcp_keepalive_probes": "3",
+                    "PRTE_MCA_prte_keepalive_time": time,
+                    "PRTE_MCA_oob_tcp_keepalive_time": time,
+                    "PRTE_MCA_oob_tcp_keepalive_intvl": interval,
+                    "PRTE_MCA_oob_tcp_keepalive_probes": "2",
                 }
         return env
 

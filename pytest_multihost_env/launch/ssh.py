@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from pytest_multihost_env.launch.flags import SSH_OPTIONS
+from pytest_multihost_env.launch.flags import ssh_options
 from pytest_multihost_env.model import Command, LaunchSpec, Traits
 
 
@@ -32,6 +32,6 @@ class SSH:
         for host, _ in spec.placement.counts:
             ranks = ",".join(str(place.rank) for place in spec.placement.places if place.host == host)
             far = shlex.join(("exec", *spec.program, "--ranks", ranks, "--key-on-stdin"))
-            argv = (spec.executable, "-x", "-T", *spec.extra_args, *SSH_OPTIONS, host, far)
+            argv = (spec.executable, "-x", "-T", *spec.extra_args, *ssh_options(spec.silence), host, far)
             commands.append(Command(argv, stdin=spec.secret + "\n"))
         return tuple(commands)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_multihost_env import environ
-from pytest_multihost_env.errors import LaunchFailed, MultihostError
+from pytest_multihost_env.errors import LaunchFailed, MultihostError, PlacementImpossible
 from pytest_multihost_env.gang.gang import Gang, Limits, Script
 from pytest_multihost_env.gang.pool import Pool
 from pytest_multihost_env.gang.reconcile import reconcile
 from pytest_multihost_env.model import Place, Placement, Secret, Shape
-from pytest_multihost_env.placement import place
 from pytest_multihost_env.plugin import reports
 from pytest_multihost_env.plugin import session as sessions
+from pytest_multihost_env.plugin.roster import Roster
 
 if TYPE_CHECKING:
     from pytest_multihost_env.plan import Plan
@@ -47,6 +48,7 @@ class Ranks:
         self._config = config
         self._state = sessions.of(config)
         self._pool = Pool(self._start, warm_ranks=max(32, 2 * self._state.plan.allocation.slots))
+        self._roster = Roster(self._state.plan.allocation, self._state.plan.unfit)
         self._items: dict[Shape, list[pytest.Item]] = {}
         self._order: dict[str, int] = {}
         self._live = getattr(config.option, "capture", "no") == "no"
@@ -59,12 +61,24 @@ class Ranks:
             PlacementImpossible: The hosts of the job cannot hold the ranks.
         """
         self._look_around(item.session)
-        place(test.shape, self._state.plan.allocation)
+        self._leave_out(self._roster.settle())
         try:
+            self._roster.place(test.shape)
             with self._pool.lease(test.shape, fresh=test.fresh) as gang:
                 return self._run(gang, item, test)
+        except PlacementImpossible:
+            raise
         except MultihostError as error:
             return reports.broken(item, str(error))
+
+    def _leave_out(self, lost: Mapping[str, str]) -> bool:
+        """Go on without these hosts: say so, and end the gangs that have ranks there."""
+        for host, why in lost.items():
+            reason = self._state.plan.redact(why.partition("\n")[0])
+            self._pool.problems.append(f"{host} was lost; what came after ran without it ({reason})")
+        if lost:
+            self._pool.forget(lambda gang: bool(set(gang.ranks.placement.hosts) & set(lost)))
+        return bool(lost)
 
     def _run(self, gang: Gang, item: pytest.Item, test: GangTest) -> dict[str, pytest.TestReport]:
         if trouble := self._not_collected(gang, item.nodeid):
@@ -72,6 +86,7 @@ class Ranks:
         timeout = test.timeout or self._state.settings.timeout
         following = None if test.fresh else self._following(item, test)
         run = gang.run(item.nodeid, following, timeout)
+        self._roster.heard(run.records)
         verdict = reconcile(gang.size, run.records, trouble=run.trouble, late=run.late)
         said = gang.close() if run.trouble or not verdict.clean else ""
         return reports.merge(item, run, verdict, {reports.SAID: said, "started by": "\n".join(gang.started_by)})
@@ -103,12 +118,15 @@ class Ranks:
         """
         plan = self._state.plan
         plan.refuse_unbound(shape.ranks)
-        placement = place(shape, plan.allocation)
+        placement = self._roster.place(shape)
         script = self._script(shape, placement)  # before the launch: what it refuses starts nothing
         try:
             job = plan.start(placement)
         except LaunchFailed as error:
+            if self._leave_out(self._roster.take_out(plan.unfit())):
+                return self._start(shape)
             raise plan.why_not(error) from None
+        self._roster.served(placement)
         gang = Gang(job, script, Limits(), self._show if self._live else None)
         gang.started_by = tuple(map(plan.redact, job.command_lines))
         try:

@@ -66,6 +66,7 @@ SAMPLES = {
     "requirements": ("/a b.txt\n/c.txt", (Path("/a b.txt"), Path("/c.txt"))),
     "launcher-args": ("-x 'a b'", ("-x", "a b")),
     "ranks": ("3", 3),
+    "host-timeout": ("30", 30.0),
     "timeout": ("2.5", 2.5),
     "rank-binding": ("/a b.yaml\n/c,d.yaml", (Path("/a b.yaml"), Path("/c,d.yaml"))),
     "dotenv": ("/a b/.env", Path("/a b/.env")),
