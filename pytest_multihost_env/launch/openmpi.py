@@ -57,7 +57,7 @@ class OpenMPI:
             env[f"{_mca(spec)}plm_{_ssh(spec)}_args"] = " ".join(ssh_options(spec.silence))
             if five:
                 # The ranks' own channels notice first, and they know which rank it is.
-                time, interval = str(max(1, spec.silence // 2)), str(max(1, spec.silence // 4))
+                time, interval = str(spec.silence), str(max(1, spec.silence // 4))
                 env |= {
                     "PRTE_MCA_prte_keepalive_time": time,
                     "PRTE_MCA_oob_tcp_keepalive_time": time,
