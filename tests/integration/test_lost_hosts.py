@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -108,7 +109,10 @@ def test_a_lost_host(
             left = {host: testbed.processes(host, str(directory)) for host in ("n1", "n2")}
             assert left == {"n1": [], "n2": []}
         said = messages["test_long"]
-        if fault == "silent":
+        if (mpi, fault) != ("mpich", "silent"):
+            # Open MPI's daemons may notice before the ranks' channels do, and then mpirun ends all ranks.
+            assert re.search(r"rank 2 of 3 on n3|its launcher ended the job", said), text
+        else:
             assert "rank 2 of 3 on n3" in said, text
             assert "nothing was heard of its host for 6 s" in said, text
         assert "n3 was lost; what came after ran without it" in text
