@@ -56,7 +56,7 @@ class OpenMPI:
         if not spec.local_only:
             env[f"{_mca(spec)}plm_{_ssh(spec)}_args"] = " ".join(ssh_options(spec.silence))
             if five:
-                # The ranks' own channels notice first, and they know which rank it is.
+                # The ranks' own channels should notice first: they know which rank it is.
                 time, interval = str(spec.silence), str(max(1, spec.silence // 4))
                 env |= {
                     "PRTE_MCA_prte_keepalive_time": time,
