@@ -216,11 +216,14 @@ class Plan:
             ("python", str(self.facts.python), self._whose_python()),
         ]
         rows += [(f"host {host.name}", f"{host.slots} slots", self.allocation.source) for host in self.allocation.hosts]
-        rows.append(("launcher", self._launcher_text(), settings.origin("launcher")))
+        unknown = self.programs is not None and not self.programs.is_dir() and settings.launcher == "auto"
+        if unknown:  # a file that says what to install: whether an MPI is in it shows when it is made
+            rows.append(("launcher", "chosen when the environment is made", settings.origin("launcher")))
+        else:
+            rows.append(("launcher", self._launcher_text(), settings.origin("launcher")))
         rows.append(("limit for a test", f"{settings.timeout:g} s", settings.origin("timeout")))
-        for shape in (Shape(self.allocation.slots),):
-            job = self._describe(shape)
-            rows += [("command", line, "the launcher") for line in job]
+        if not unknown:
+            rows += [("command", line, "the launcher") for line in self._describe(Shape(self.allocation.slots))]
         return [(what, self.redact(value), who) for what, value, who in rows]
 
     def _whose_python(self) -> str:
@@ -298,11 +301,14 @@ class Plan:
     def on_every_host(self, argv: tuple[str, ...], stdin: str, timeout: float = HOST_LIMIT) -> dict[str, Completed]:
         """Run a command once on every host of the job, in the environment of its first rank.
 
-        A host that cannot run it is in the answer with the reason, never left out.
+        A host that cannot run it is in the answer with the reason, never left out.  No answer holds a secret.
 
         Raises:
             Misplaced: The launcher does not start ranks where they were to be.
         """
+        return {host: self._shown(done) for host, done in self._on_hosts(argv, stdin, timeout).items()}
+
+    def _on_hosts(self, argv: tuple[str, ...], stdin: str, timeout: float) -> dict[str, Completed]:
         names = self.allocation.names
         try:
             job = self.start(_one_each(names))
@@ -346,7 +352,7 @@ class Plan:
         late = f"no answer within {timeout:g} s"
         for rank, spot in places.items():
             answers.setdefault(rank, Completed(spot.host, None, output[rank], "", error=late))
-        return {places[rank].host: self._shown(answers[rank]) for rank in sorted(answers)}
+        return {places[rank].host: answers[rank] for rank in sorted(answers)}
 
     def _shown(self, done: Completed) -> Completed:
         error = done.error and self.redact(done.error)
@@ -382,11 +388,15 @@ class Plan:
         return Talk(job, lambda spot: self._order(argv, spot), silent)
 
     def ask(self, request: Mapping[str, object]) -> dict[str, Completed]:
-        """Have every host of the job take the snapshot that `request` describes (`check.values.request`)."""
+        """Have every host of the job take the snapshot that `request` describes (`check.values.request`).
+
+        The answers are as the hosts gave them, and whoever shows them redacts: two values that a secret hides would
+        otherwise be equal, and a secret that has a word of the answers in it would make them unreadable.
+        """
         from pytest_multihost_env.check.values import command
 
         asked = command(self.facts.python, request)
-        return self.on_every_host(asked.argv, asked.stdin or "")
+        return self._on_hosts(asked.argv, asked.stdin or "", HOST_LIMIT)
 
     def case(self) -> Case:
         """Return the job as the doctor sees it."""

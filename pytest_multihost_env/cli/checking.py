@@ -58,6 +58,7 @@ def check(
     divided by commas.  The exit code is 1 when something is wrong, and 4 when a host could not be asked.
     """
     from pytest_multihost_env.plan import make
+    from pytest_multihost_env.report.json import plain
 
     settings = load(given)
     go_inside(settings)
@@ -66,9 +67,9 @@ def check(
     named = require or manifest or packages or imports
     found = wanted.findings(plan, level=level is not None or not named)
     if as_json:
-        output.json(_record(found))
+        output.json(plan.redact.inside(plain(_record(found))))
     else:
-        output.result("\n\n".join(_text(what, findings) for what, findings in found))
+        output.result(plan.redact("\n\n".join(_text(what, findings) for what, findings in found)))
     return _code(found)
 
 

@@ -171,7 +171,8 @@ def _settings(
     if wanted is None:
         raise UsageProblem(
             "there is no SOURCE",
-            expected="a virtual environment" + (f", or one at {fallback}" if fallback is not None else ""),
+            expected="a virtual environment, a packed one, or a file that says what to install"
+            + (f"; or one of them at {fallback}" if fallback is not None else ""),
             hint="name one, or set `venv` in multihost-env.toml",
         )
     here = Path.cwd()
@@ -216,7 +217,7 @@ def _told(found: Verified) -> list[str]:
     lines = [f"environment {found.path}", f"  made from {found.header.source}, Python {found.header.python}"]
     match found:
         case _ if found.digest_ok:
-            lines.append(f"  manifest {found.digest[:12]}: as it was published")
+            lines.append(f"  manifest {found.digest[:12]}: the one that was published")
         case _ if found.published:
             lines.append(f"  manifest {found.digest[:12]}: published was {found.published[:12]}")
         case _:
@@ -226,5 +227,5 @@ def _told(found: Verified) -> list[str]:
     lines += _listed(found)
     lines += [f"  note: {note}" for note in found.header.notes]
     lines.append(f"  proof: {found.proof}" if found.proof else "  proof: " + found.problem.replace("\n", "\n    "))
-    lines.append("good" if found else "NOT as it was published")
+    lines.append("good" if found else "NOT as it was published: make a new one with `multihost-env provision --force`")
     return lines

@@ -137,7 +137,7 @@ class Controller:
         if reason and sessions.of(item.config).settings.strict:
             pytest.fail(f"{reason}\n(--multihost-strict makes this a failure)", pytrace=False)
         if reason:
-            pytest.skip(reason)
+            raise pytest.skip.Exception(reason, _use_item_location=True)
         setup = test.reports["setup"]
         if setup.outcome != "passed":
             raise _Elsewhere

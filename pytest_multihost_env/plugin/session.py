@@ -67,7 +67,7 @@ class MultihostSession:
             return ""
         from pytest_multihost_env.check import gate
 
-        return gate.failure(level, self.ask_hosts)
+        return self.plan.redact(gate.failure(level, self.ask_hosts))
 
 
 def of(config: pytest.Config) -> MultihostSession:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _FOR_BUILDERS = frozenset({"backports-zstd", "blake3"})
 """What only a process that builds or verifies uses: the environment's Python may be one that it has no wheel for."""
+_TO_VERIFY = "blake3"
+"""With it an environment can be verified from within; it comes along where the environment's Python can load it."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -47,7 +49,8 @@ def add_missing(env: Path, python: Path, wanted: Sequence[str]) -> tuple[str, ..
         NotReady: `env` has a distribution in a version that will not do, or one cannot be copied.
     """
     there = ask.interpreter(python, ["packages"])
-    missing = missing_distributions(there, wanted)
+    left_out = _FOR_BUILDERS - {_TO_VERIFY} if there["suffix"] == ask_here()["suffix"] else _FOR_BUILDERS
+    missing = missing_distributions(there, wanted, left_out)
     added = [donor.copy(missing[name], env, there) for name in sorted(missing)]
     donor.finish(env, python, added)
     return tuple(item.label for item in added)
@@ -85,9 +88,9 @@ def ask_here() -> dict[str, Any]:
 
 
 def missing_distributions(
-    there: Mapping[str, Any], wanted: Sequence[str]
+    there: Mapping[str, Any], wanted: Sequence[str], left_out: frozenset[str] = _FOR_BUILDERS
 ) -> dict[str, importlib.metadata.Distribution]:
-    """Return, by normalised name, the distributions of this process that `there` lacks for `wanted`.
+    """Return, by normalised name, the distributions of this process that `there` lacks for `wanted`, but for those `left_out`.
 
     Raises:
         NotReady: A version is wrong there or here, or a distribution is missing here.
@@ -102,7 +105,7 @@ def missing_distributions(
     while todo:
         want = todo.pop()
         name = canonicalize_name(want.requirement.name)
-        if name in _FOR_BUILDERS:
+        if name in left_out:
             continue
         key = (name, frozenset(want.requirement.extras))
         if name in present:

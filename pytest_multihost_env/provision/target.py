@@ -63,7 +63,8 @@ def examine(source: Path, target: Path, *, force: bool = False) -> Place:
         raise UsageProblem(
             f"the source {source} does not exist" + (": a dangling symlink" if source.is_symlink() else ""),
             expected="a virtual environment, a packed one, or a file that says what to install",
-            hint=f"correct the path; a virtual environment is made with `python -m venv {shlex.quote(str(source))}`",
+            hint="correct the path"
+            + ("" if source.suffix else f", or make an environment: python -m venv {shlex.quote(str(source))}"),
         )
     _refuse_dangerous(source, target)
     place = Place(source, target, foreign=_is_foreign(target))

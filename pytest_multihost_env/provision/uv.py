@@ -61,25 +61,16 @@ def program() -> str:
     """Return the path of uv: the one of the package `uv`, else the one on PATH.
 
     Raises:
-        NotReady: There is none; it lists where it was looked for.
+        Passing: There is none; it says where it was looked for.
     """
-    tried = []
-    try:
-        found = importlib.import_module("uv").find_uv_bin()
-    except ImportError:
-        tried.append("the package uv: it is not installed beside this program")
-    except FileNotFoundError as error:
-        tried.append(f"the package uv: {error}")
-    else:
-        return str(found)
+    with contextlib.suppress(ImportError, FileNotFoundError):
+        return str(importlib.import_module("uv").find_uv_bin())
     on_path = shutil.which("uv")
     if on_path is not None:
         return on_path
-    folders = dict.fromkeys(os.environ.get("PATH", os.defpath).split(os.pathsep))
-    tried += [f"{folder}/uv" for folder in folders]
-    raise NotReady(
+    raise Passing(
         "uv is needed to make an environment from this source, and there is none",
-        expected="uv, at one of these places:\n" + "\n".join(tried),
+        expected=f"the package uv beside this program, or uv on PATH: {os.environ.get('PATH', os.defpath)}",
         hint="pip install 'pytest-multihost-env[uv]'",
     )
 

