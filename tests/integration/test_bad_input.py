@@ -35,7 +35,7 @@ REFUSED = {
     "a variable that is empty": (["--multihost-venv="], ["venv is empty", "--multihost-venv"]),
     "unknown launcher": (
         ["--multihost-launcher=nonsense"],
-        ["no launcher called 'nonsense'", "auto, openmpi, mpich, local, ssh", "local: available"],
+        ["no launcher called 'nonsense'", "auto, srun, openmpi, mpich, local, ssh", "local: available"],
     ),
     "slots that are none": (["--multihost-hosts=n1:x"], ["n1:x", "--multihost-hosts"]),
     "a host that looks like an option": (["--multihost-hosts=-oProxyCommand=x"], ["remedy"]),

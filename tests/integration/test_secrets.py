@@ -551,7 +551,7 @@ def test_only_the_ranks_of_two_hosts_have_a_secret(testbed: Testbed, project: Pa
     assert left_on(testbed, "n1", secret, testbed.shared if secret == OWN_CANARY else job) == ""
 
 
-ON_TWO_HOSTS = ("ssh", "openmpi")
+ON_TWO_HOSTS = {"ssh": (), "openmpi": (), "srun": ("salloc", "-Q", "-N2", "--ntasks-per-node=1")}
 ALL_ARRIVE = """
     import hashlib, json, os
     import pytest
@@ -570,8 +570,10 @@ ALL_ARRIVE = """
 @pytest.mark.skipif(os.geteuid() != 0, reason="makes hosts, which takes root")
 @pytest.mark.parametrize("launcher", ON_TWO_HOSTS)
 def test_s3_every_value_arrives_on_another_host_byte_for_byte_as_a_variable_or_as_a_secret(
-    testbed: Testbed, project: Path, launcher: str
+    testbed: Testbed, project: Path, launcher: str, request: pytest.FixtureRequest
 ) -> None:
+    if launcher == "srun":
+        request.getfixturevalue("slurm")
     job = project / f"values {launcher}"
     suites.write(job, ALL_ARRIVE)
     values = {f"VALUE_{at}": value for at, value in enumerate(awkward())}
@@ -580,9 +582,11 @@ def test_s3_every_value_arrives_on_another_host_byte_for_byte_as_a_variable_or_a
     secrets = [name for name, value in values.items() if 8 <= len(value) < 16_384]
     assert len(secrets) > 20
     (job / "multihost-env.toml").write_text(
-        f'hosts = "n1:1,n2:1"\nlauncher = "{launcher}"\ncheck = "off"\nsecrets = {json.dumps(secrets)}\n'
-        '[environment]\npass = ["VALUE_"]\n'
+        f'launcher = "{launcher}"\ncheck = "off"\nsecrets = {json.dumps(secrets)}\n[environment]\npass = ["VALUE_"]\n'
     )
-    done = testbed.run("n1", [project / "tool" / "bin" / "python", "-m", "pytest"], cwd=job, env=values, timeout=100)
+    before = ON_TWO_HOSTS[launcher]
+    words = [*before, project / "tool" / "bin" / "python", "-m", "pytest"]
+    words += [] if before else ["--multihost-hosts=n1:1,n2:1"]
+    done = testbed.run("n1", words, cwd=job, env=values, timeout=100)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 passed" in done.stdout

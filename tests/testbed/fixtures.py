@@ -24,7 +24,7 @@ REQUIRE = "MULTIHOST_TESTBED"
 
 _GRACE = 3.0
 _OWN_MODULE = "tests.testbed."
-_OWN_DAEMONS = ("sshd: /usr/sbin/sshd ", "munged ", "slurmctld", "slurmd")
+_OWN_DAEMONS = ("sshd: /usr/sbin/sshd ", "munged ", "slurmctld", ": slurmscriptd", "slurmd")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
