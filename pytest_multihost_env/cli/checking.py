@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -129,6 +130,7 @@ class _Wanted:
 
     def findings(self, plan: Plan, *, level: bool) -> list[tuple[str, Findings]]:
         """Ask all hosts and return what was found, by the kind of check."""
+        from pytest_multihost_env.asking import snapshots
         from pytest_multihost_env.check.contract import satisfied
         from pytest_multihost_env.check.drift import compare
         from pytest_multihost_env.check.gate import findings
@@ -137,7 +139,7 @@ class _Wanted:
 
         found: list[tuple[str, Findings]] = []
         if level:
-            found += findings(self._level, plan.ask)
+            found += findings(self._level, functools.partial(snapshots, plan))
         if self._imports:
             found.append(("imports", smoke(_answers(plan, request(imports=self._imports)), self._imports)))
         if self._packages:
@@ -153,9 +155,10 @@ class _Wanted:
 
 
 def _answers(plan: Plan, wanted: Mapping[str, Any]) -> Answers:
+    from pytest_multihost_env.asking import snapshots
     from pytest_multihost_env.check.values import understood
 
-    return {host: understood(done) for host, done in plan.ask(wanted).items()}
+    return {host: understood(done) for host, done in snapshots(plan, wanted).items()}
 
 
 def _text(what: str, findings: Findings) -> str:

@@ -47,6 +47,7 @@ def doctor(*, directory: Path | None, patience: float, as_json: bool, **given: A
     another has made, and whose locks keep out whom.  Nothing is left behind in DIR.  The exit code is 1 when there is
     an error, and 4 when a host could not be asked.
     """
+    from pytest_multihost_env import asking
     from pytest_multihost_env.check.doctor import examine
     from pytest_multihost_env.plan import make
 
@@ -57,7 +58,7 @@ def doctor(*, directory: Path | None, patience: float, as_json: bool, **given: A
         directory = _usable(Path.cwd() / directory)
     plan = make(settings)
     if directory is None:
-        report, measured = examine(plan.case()), None
+        report, measured = examine(asking.case(plan)), None
     else:
         report, measured = _look(plan, directory, patience)
     if as_json:
@@ -86,15 +87,16 @@ def _usable(directory: Path) -> Path:
 
 
 def _look(plan: Plan, directory: Path, patience: float) -> tuple[Report, Measured]:
+    from pytest_multihost_env import asking
     from pytest_multihost_env.check.doctor.target import trusted
     from pytest_multihost_env.check.storage.judge import judge
     from pytest_multihost_env.check.storage.rounds import FAR, measure
 
     if patience > _LONG and len(plan.allocation.hosts) > 1:
         output.notice(f"what another host has made is waited for up to {patience:g} s")
-    with plan.talk((str(plan.facts.python), "-P", "-m", FAR, "{channel}")) as talk:
+    with asking.talk(plan, (str(plan.facts.python), "-P", "-m", FAR, "{channel}")) as talk:
         measured = measure(talk, plan.allocation.names, directory, patience)
-    return judge(measured, [trusted(measured.hosts, plan.distrusted(directory))]), measured
+    return judge(measured, [trusted(measured.hosts, asking.distrusted(plan, directory))]), measured
 
 
 def _text(report: Report) -> str:

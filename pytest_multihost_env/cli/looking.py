@@ -44,6 +44,7 @@ def hosts(*, reach: bool, as_json: bool, **given: Any) -> int:
 
     With --reach the exit code is 4 when a host gave no answer.
     """
+    from pytest_multihost_env.asking import on_every_host
     from pytest_multihost_env.plan import make
     from pytest_multihost_env.report import text
 
@@ -51,7 +52,7 @@ def hosts(*, reach: bool, as_json: bool, **given: Any) -> int:
     allocation = plan.allocation
     answers: dict[str, Completed] = {}
     if reach:
-        answers = plan.on_every_host((str(plan.facts.python), "-c", _TRIVIAL), "", timeout=_REACH_LIMIT)
+        answers = on_every_host(plan, (str(plan.facts.python), "-c", _TRIVIAL), "", timeout=_REACH_LIMIT)
     reached = {name: done.code == 0 and done.error is None for name, done in answers.items()}
     if as_json:
         output.json(_hosts_record(allocation, answers, reached))
@@ -103,7 +104,7 @@ def _answer(done: Completed) -> str:
 @common
 def env(*, rank: int | None, host: str | None, explain: bool, as_json: bool, **given: Any) -> int:
     """List the variables that a rank receives, and why; values of secrets are shown as ***."""
-    from pytest_multihost_env import environ
+    from pytest_multihost_env import environ, telling
     from pytest_multihost_env.plan import foreseen
     from pytest_multihost_env.report import text
     from pytest_multihost_env.table import Table, render
@@ -111,7 +112,7 @@ def env(*, rank: int | None, host: str | None, explain: bool, as_json: bool, **g
     plan = foreseen(load(given))
     size = max(plan.settings.ranks or plan.allocation.slots, (rank or 0) + 1)
     spot = _spot(plan.allocation, rank, host, plan.registry.host_suffixes)
-    for line in plan.notices():
+    for line in telling.notices(plan):
         output.notice(line)
     rows = plan.redact.inside(environ.explain(plan.rank_env(spot, size)))
     named = {row[0] for row in rows}
@@ -177,10 +178,11 @@ def _spot(allocation: Allocation, rank: int | None, host: str | None, suffixes: 
 @common
 def plan(*, as_json: bool, **given: Any) -> int:
     """Say what a run would do: environment, hosts, launcher, command, and who decided on each.  Nothing is done."""
+    from pytest_multihost_env import telling
     from pytest_multihost_env.plan import foreseen
     from pytest_multihost_env.report import text
 
-    rows = foreseen(load(given)).rows()
+    rows = telling.rows(foreseen(load(given)))
     if as_json:
         output.json([dict(zip(("stage", "value", "decided_by"), row, strict=True)) for row in rows])
     else:

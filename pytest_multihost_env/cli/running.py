@@ -48,6 +48,7 @@ def run(
     was lost, 130 interrupted.
     What ranks write is shown a line at a time.
     """
+    from pytest_multihost_env import telling
     from pytest_multihost_env.model import Shape
     from pytest_multihost_env.placement import place
     from pytest_multihost_env.plan import foreseen, make
@@ -64,7 +65,7 @@ def run(
         options = [*_own(time_limit, tags=not no_tags), *_given(plan, given)]
         output.result(_foreseen(plan, placement, [*options, "--", *program]))
         return 0
-    for line in plan.notices():
+    for line in telling.notices(plan):
         output.notice(line)
     return _run(plan, placement, orders, time_limit, tags=not no_tags)
 
@@ -79,13 +80,14 @@ def _order(plan: Plan, spot: Place, size: int, program: tuple[str, ...]) -> Mapp
 def _run(
     plan: Plan, placement: Placement, orders: Mapping[Place, Mapping[str, object]], limit: float | None, *, tags: bool
 ) -> int:
+    from pytest_multihost_env import asking
     from pytest_multihost_env.gang.programs import MERCY, Programs
 
     shown = _Lines(plan.redact, tags=tags)
     try:
         job = plan.start(placement)
     except LaunchFailed as error:
-        raise plan.why_not(error) from None
+        raise asking.why_not(plan, error) from None
     try:
         programs = Programs(job, shown.add)
         code = programs.run(orders.__getitem__, limit)

@@ -77,7 +77,11 @@ class Controller:
     def pytest_report_header(self, config: pytest.Config) -> list[str]:
         """Say which environment this is and which hosts and launcher there are, when any of it was asked for."""
         state = sessions.of(config)
-        return [f"multihost: {line}" for line in state.plan.header()] if state.in_use else []
+        if not state.in_use:
+            return []
+        from pytest_multihost_env import telling
+
+        return [f"multihost: {line}" for line in telling.header(state.plan)]
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> None:

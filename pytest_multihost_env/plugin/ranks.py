@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_multihost_env import environ
+from pytest_multihost_env import asking, environ
 from pytest_multihost_env.errors import LaunchFailed, MultihostError, PlacementImpossible
 from pytest_multihost_env.gang.gang import Gang, Limits, Script
 from pytest_multihost_env.gang.pool import Pool
@@ -48,7 +49,7 @@ class Ranks:
         self._config = config
         self._state = sessions.of(config)
         self._pool = Pool(self._start, warm_ranks=max(32, 2 * self._state.plan.allocation.slots))
-        self._roster = Roster(self._state.plan.allocation, self._state.plan.unfit)
+        self._roster = Roster(self._state.plan.allocation, functools.partial(asking.unfit, self._state.plan))
         self._items: dict[Shape, list[pytest.Item]] = {}
         self._order: dict[str, int] = {}
         self._live = getattr(config.option, "capture", "no") == "no"
@@ -123,9 +124,9 @@ class Ranks:
         try:
             job = plan.start(placement)
         except LaunchFailed as error:
-            if self._leave_out(self._roster.take_out(plan.unfit())):
+            if self._leave_out(self._roster.take_out(asking.unfit(plan))):
                 return self._start(shape)
-            raise plan.why_not(error) from None
+            raise asking.why_not(plan, error) from None
         self._roster.served(placement)
         gang = Gang(job, script, Limits(), self._show if self._live else None)
         gang.started_by = tuple(map(plan.redact, job.command_lines))

@@ -55,7 +55,9 @@ class MultihostSession:
         """Have every host of the job take the snapshot that `request` describes; equal requests are asked once."""
         key = json.dumps(request, sort_keys=True)
         if key not in self._answers:
-            self._answers[key] = self.plan.ask(request)
+            from pytest_multihost_env import asking
+
+            self._answers[key] = asking.snapshots(self.plan, request)
         return self._answers[key]
 
     def check_hosts(self) -> str:
@@ -79,13 +81,14 @@ def of(config: pytest.Config) -> MultihostSession:
 
 def print_plan(config: pytest.Config) -> int | None:
     """Print the plan and return pytest's exit code, when settings say so; else None."""
+    from pytest_multihost_env import telling
     from pytest_multihost_env.report import text
 
     state = of(config)
     try:
         if not state.settings.dry_run:
             return None
-        print(text.plan(state.plan.rows()))
+        print(text.plan(telling.rows(state.plan)))
     except MultihostError as error:
         raise usage(error) from None
     return 0

@@ -244,9 +244,9 @@ def test_row_78_each_rank_gets_its_own_cache_and_explain_says_so(special: Path) 
 PHASES = """
 import json, os, sys
 from pathlib import Path
-from pytest_multihost_env import config, plan
+from pytest_multihost_env import asking, config, plan
 made = plan.make(config.load({}, os.environ, {}, Path.cwd()))
-found = made.on_every_host((sys.executable, "-c", "import json, os; print(json.dumps(dict(os.environ)))"), "")
+found = asking.on_every_host(made, (sys.executable, "-c", "import json, os; print(json.dumps(dict(os.environ)))"), "")
 print(json.dumps({host: json.loads(done.stdout) for host, done in found.items()}))
 """
 OF_RUN = "import json, os; json.dump(dict(os.environ), open('run' + os.environ['MULTIHOST_RANK'] + '.json', 'w'))"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_multihost_env import config, hosts, plan
+from pytest_multihost_env import config, hosts, plan, telling
 from pytest_multihost_env.errors import UsageProblem
 from pytest_multihost_env.hosts.hostfile import parse
 from pytest_multihost_env.hosts.merge import merged
@@ -245,7 +245,7 @@ def test_the_host_name_is_this_machine_and_others_are_not() -> None:
 
 def test_the_header_folds_the_hosts(special: Path) -> None:
     settings = config.load({"hosts": "n[09-101]:8,gpu1:4,gpu2:4", "launcher": "ssh"}, {}, {}, special)
-    header = plan.make(settings).header()
+    header = telling.header(plan.make(settings))
     assert header[-1].startswith("hosts n[09-99,100-101]:8, gpu[1-2]:4 (from option --multihost-hosts), launcher ssh")
 
 
