@@ -12,7 +12,8 @@ def refuse(placement: Placement, found: Mapping[int, str]) -> None:
     """Refuse ranks that report another host than theirs, where that is certain.
 
     A machine may call itself otherwise than the job calls it, and several machines may call themselves alike.  What no
-    naming explains: ranks of one host that are on two, and a rank on what is the name of another host of the job.
+    naming explains: ranks of one host that are on two, and a rank on what is the name of another host of the job.  An
+    address may be another host's too (which the doctor tells).
 
     Raises:
         Misplaced: Names rank, host and what was found.
@@ -21,7 +22,7 @@ def refuse(placement: Placement, found: Mapping[int, str]) -> None:
     first: dict[str, str] = {}
     for place in placement.places:
         here = found[place.rank]
-        other = names.get(_short(here), place.host)
+        other = place.host if _address(place.host) else names.get(_short(here), place.host)
         if other == place.host and first.setdefault(place.host, here) == here:
             continue
         raise Misplaced(
@@ -33,4 +34,8 @@ def refuse(placement: Placement, found: Mapping[int, str]) -> None:
 
 
 def _short(host: str) -> str:
-    return host if host.replace(".", "").isdigit() else host.partition(".")[0].lower()
+    return host if _address(host) else host.partition(".")[0].lower()
+
+
+def _address(host: str) -> bool:
+    return host.replace(".", "").isdigit()

@@ -18,6 +18,11 @@ def test_names_that_are_right_or_cannot_be_compared_pass(found: tuple[str, ...])
     misplaced.refuse(PLACEMENT, dict(enumerate(found)))
 
 
+def test_an_address_may_be_that_of_a_host_that_has_a_name_too() -> None:
+    twice = Placement((Place(0, "n1", 0), Place(1, "10.0.0.1", 0)))
+    misplaced.refuse(twice, {0: "n1", 1: "n1"})
+
+
 @pytest.mark.parametrize(
     ("found", "said"),
     [
