@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,11 @@ def test_it_is_found_out_once(calls: list[int]) -> None:
     assert [remembered.identity(WANTED) for _ in range(3)] == ["identity-1"] * 3
     assert remembered.identity(("other",)) == "identity-2"
     assert len(calls) == 2
+
+
+def test_what_was_never_remembered_is_not_waited_for(calls: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail(f"slept for {seconds} s"))
+    assert remembered.identity(WANTED) == "identity-1"
 
 
 @pytest.mark.parametrize("change", ["written anew", "in place", "installed", "removed", "elsewhere"])
