@@ -113,7 +113,7 @@ def test_a_host_with_another_numpy_is_named_in_a_table(
 def test_a_host_that_cannot_be_reached_is_named_before_the_first_test(
     testbed: Testbed, runner: Path, source_of: Mapping[str, Path]
 ) -> None:
-    with job(testbed, runner, source_of["openmpi"], "alice", name="unreachable") as three:
+    with job(testbed, runner, source_of["openmpi"], "alice", SUITE, "unreachable") as three:
         with testbed.faults.reject_port("n3", 22):
             outcome = three.pytest(HOSTS)
         assert outcome.code != 0, outcome
@@ -125,7 +125,7 @@ def test_a_host_that_cannot_be_reached_is_named_before_the_first_test(
 def test_an_environment_that_one_host_lacks_is_named(
     testbed: Testbed, runner: Path, source_of: Mapping[str, Path]
 ) -> None:
-    with job(testbed, runner, source_of["openmpi"], "alice", name="hidden") as three:
+    with job(testbed, runner, source_of["openmpi"], "alice", SUITE, "hidden") as three:
         with testbed.faults.hide("n2", three.directory):
             outcome = three.pytest(HOSTS)
         assert outcome.code != 0, outcome
