@@ -90,13 +90,12 @@ def _shown(plan: Plan, done: Completed) -> Completed:
 
 def talk(plan: Plan, argv: tuple[str, ...]) -> Talk:
     """Start a program on every host that can be reached, to be asked in turns; `{channel}` becomes its channel."""
-    names, silent = plan.allocation.names, {}
+    names = plan.allocation.names
+    silent: dict[str, str] = {}
     try:
         job: Job | None = plan.start(_one_each(names))
     except LaunchFailed as error:
-        nothing = (str(plan.facts.python), "-c", "pass")
-        answers = {name: _on_host(plan, name, nothing, "", HOST_LIMIT) for name in names} if len(names) > 1 else {}
-        silent = {name: plan.redact(done.error) for name, done in answers.items() if done.error}
+        silent = _silent(plan, names, HOST_LIMIT) if len(names) > 1 else {}
         silent = silent or dict.fromkeys(names, str(error))
         well = tuple(name for name in names if name not in silent)
         job = plan.start(_one_each(well)) if well else None
@@ -138,9 +137,14 @@ def distrusted(plan: Plan, directory: Path) -> MultihostError | None:
 
 def unfit(plan: Plan, names: Iterable[str] = ()) -> dict[str, str]:
     """Return why, for each of these hosts (none: all of the job) that cannot start even one rank."""
+    return _silent(plan, names, 30.0)
+
+
+def _silent(plan: Plan, names: Iterable[str], timeout: float) -> dict[str, str]:
     nothing = (str(plan.facts.python), "-c", "pass")
-    answers = {name: _on_host(plan, name, nothing, "", 30.0) for name in names} or _on_hosts(plan, nothing, "", 30.0)
-    return {name: plan.redact(answer.error) for name, answer in answers.items() if answer.error}
+    each = {name: _on_host(plan, name, nothing, "", timeout) for name in names}
+    answers = each or _on_hosts(plan, nothing, "", timeout)
+    return {name: plan.redact(done.error) for name, done in answers.items() if done.error}
 
 
 def why_not(plan: Plan, error: LaunchFailed) -> LaunchFailed:

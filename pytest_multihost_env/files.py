@@ -111,14 +111,18 @@ def _read_record(path: Path, limit: int) -> Record:
         if error.errno != errno.ELOOP:
             raise
         return Record(os.fsencode(os.readlink(path)), os.lstat(path).st_uid)  # noqa: PTH115 - a Path would tidy the text
-    status = os.fstat(fd)
-    if not stat.S_ISREG(status.st_mode):
-        os.close(fd)  # Python makes no file object of a directory, and would name it by its number
-        raise OSError(errno.EINVAL, "not a plain file", str(path))
-    with os.fdopen(fd, "rb") as file:
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(
+            status.st_mode
+        ):  # Python makes no file object of a directory, and would name it by its number
+            raise OSError(errno.EINVAL, "not a plain file", str(path))
         if status.st_size > limit:
             raise OSError(errno.EFBIG, f"larger than {limit} bytes", str(path))
-        return Record(file.read(limit), status.st_uid)
+        with os.fdopen(fd, "rb", closefd=False) as file:
+            return Record(file.read(limit), status.st_uid)
+    finally:
+        os.close(fd)
 
 
 def read_link(path: Path) -> str | None:

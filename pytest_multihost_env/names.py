@@ -40,10 +40,15 @@ def plain_host(name: str, suffixes: Sequence[str] = ()) -> str:
     return label + dot + domain
 
 
+def is_address(host: str) -> bool:
+    """Return whether `host` is an IPv4 address, which says nothing of what the machine calls itself."""
+    return _ADDRESS.fullmatch(host) is not None
+
+
 def short_host(name: str, suffixes: Sequence[str] = ()) -> str:
     """Return the first label of a host name, as `plain_host` has it; an IPv4 address stays whole."""
     plain = plain_host(name, suffixes)
-    return plain if _ADDRESS.fullmatch(plain) else plain.split(".", 1)[0]
+    return plain if is_address(plain) else plain.split(".", 1)[0]
 
 
 def same_host(one: str, other: str, suffixes: Sequence[str] = ()) -> bool:

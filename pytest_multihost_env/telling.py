@@ -75,13 +75,12 @@ def rows(plan: Plan) -> list[tuple[str, str, str]]:
     ]
     rows += [(f"host {host.name}", f"{host.slots} slots", plan.allocation.source) for host in plan.allocation.hosts]
     unknown = plan.programs is not None and not plan.programs.is_dir() and settings.launcher == "auto"
-    if unknown:  # a file that says what to install: whether an MPI is in it shows when it is made
-        rows.append(("launcher", "chosen when the environment is made", settings.origin("launcher")))
-    else:
-        rows.append(("launcher", launcher_text(plan), settings.origin("launcher")))
+    # A file that says what to install: whether an MPI is in it shows when it is made.
+    launcher = "chosen when the environment is made" if unknown else launcher_text(plan)
+    commands = () if unknown else plan.describe(Shape(plan.allocation.slots))
+    rows.append(("launcher", launcher, settings.origin("launcher")))
     rows.append(("limit for a test", f"{settings.timeout:g} s", settings.origin("timeout")))
-    if not unknown:
-        rows += [("command", line, "the launcher") for line in plan.describe(Shape(plan.allocation.slots))]
+    rows += [("command", line, "the launcher") for line in commands]
     return [(what, plan.redact(value), who) for what, value, who in rows]
 
 
@@ -92,7 +91,6 @@ def _whose_python(plan: Plan) -> str:
 
 
 def launcher_text(plan: Plan) -> str:
-    """Return the launcher with its version and where it was found."""
     """Return the launcher with its version and where it was found."""
     version = ".".join(map(str, plan.program.version))
     executable = plan.program.executable

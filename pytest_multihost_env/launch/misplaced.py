@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from pytest_multihost_env.errors import Misplaced
 from pytest_multihost_env.model import Placement
+from pytest_multihost_env.names import is_address, short_host
 
 
 def refuse(placement: Placement, found: Mapping[int, str]) -> None:
@@ -18,11 +19,11 @@ def refuse(placement: Placement, found: Mapping[int, str]) -> None:
     Raises:
         Misplaced: Names rank, host and what was found.
     """
-    names = {_short(host): host for host in placement.hosts}
+    names = {short_host(host): host for host in placement.hosts}
     first: dict[str, str] = {}
     for place in placement.places:
         here = found[place.rank]
-        other = place.host if _address(place.host) else names.get(_short(here), place.host)
+        other = place.host if is_address(place.host) else names.get(short_host(here), place.host)
         if other == place.host and first.setdefault(place.host, here) == here:
             continue
         raise Misplaced(
@@ -31,11 +32,3 @@ def refuse(placement: Placement, found: Mapping[int, str]) -> None:
             expected=", ".join(f"{count} on {host}" for host, count in placement.counts) + ", in this order",
             hint="take hosts, mappings and rank files out of --multihost-launcher-args: the tests say where ranks go",
         )
-
-
-def _short(host: str) -> str:
-    return host if _address(host) else host.partition(".")[0].lower()
-
-
-def _address(host: str) -> bool:
-    return host.replace(".", "").isdigit()

@@ -6,10 +6,9 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-from pytest_multihost_env import files
 from pytest_multihost_env.model import Checked, Generation
 from pytest_multihost_env.provision import abi, manifest
-from pytest_multihost_env.provision.publish import Ready, Slot
+from pytest_multihost_env.provision.publish import Ready, Slot, listed
 from pytest_multihost_env.provision.trust import Trust, trusted_owner, trusted_path
 
 
@@ -31,11 +30,7 @@ def adopt(slot: Slot, ready: Ready, key: str, trust: Trust, look: Look | None = 
     path = slot.attempts / ready.attempt
     trusted_path(slot.path, trust)
     trusted_owner(slot.path / "READY", ready.uid, trust)
-    try:
-        there = ready.attempt in files.names(slot.attempts)
-    except FileNotFoundError:  # somebody needed the room
-        there = False
-    if not there:
+    if ready.attempt not in listed(slot.attempts):
         raise Damaged(f"{path} is gone")
     try:
         data = manifest.read(path)

@@ -17,7 +17,7 @@ from pathlib import Path
 from pytest_multihost_env import files
 from pytest_multihost_env.errors import NotReady, UsageProblem
 from pytest_multihost_env.provision import actor, failures, pins, publish
-from pytest_multihost_env.provision.publish import DOOMED, READY, Slot
+from pytest_multihost_env.provision.publish import DOOMED, READY, Slot, listed
 from pytest_multihost_env.provision.target import Place, of_target
 from pytest_multihost_env.provision.trust import NOBODY_ELSE, Trust, trusted_path
 
@@ -137,7 +137,7 @@ class _Collector:
 
     def _doomed(self, slot: Slot) -> Iterator[Item]:
         """Go on with what an earlier gc has begun."""
-        if not _listed(slot.attempts) and READY not in slot.names():
+        if not listed(slot.attempts) and READY not in slot.names():
             return
         item = Item(ENVIRONMENT, _winner(slot), kept=False, why="an earlier gc had begun to remove it")
         held = self._held(slot)
@@ -148,7 +148,7 @@ class _Collector:
 
     def _remove(self, slot: Slot, item: Item) -> Item:
         """Doom the slot and take away what is in it, unless somebody holds it after all."""
-        item = dataclasses.replace(item, size=sum(_size(slot.attempts / name) for name in _listed(slot.attempts)))
+        item = dataclasses.replace(item, size=sum(_size(slot.attempts / name) for name in listed(slot.attempts)))
         if self.wish.dry_run:
             return item
         me = json.dumps({"gc": dataclasses.asdict(actor.myself())}).encode("ascii")
@@ -169,9 +169,9 @@ class _Collector:
         """Delete what is in a doomed slot, by the names that stand there now; the directories stay."""
         files.delete_file(slot.path / READY)
         left: list[Path] = []
-        for name in sorted(_listed(slot.attempts)):
+        for name in sorted(listed(slot.attempts)):
             left += files.remove_tree(slot.attempts / name)
-        for name in _listed(slot.lease):
+        for name in listed(slot.lease):
             files.delete_file(slot.lease / name)
         for pin in pins.found(slot, self.now):
             if not pin.lives:
@@ -211,12 +211,12 @@ class _Collector:
     def _builder(self, slot: Slot, attempt: str) -> str | None:
         """Return who may still build `attempt`; None when that is nobody."""
         try:
-            if f"{attempt}.json" not in _listed(slot.attempts):
+            if f"{attempt}.json" not in listed(slot.attempts):
                 return "no record says whose it is"
             builder, _ = slot.builder(attempt)
         except (OSError, ValueError):
             return "its record does not say whose it is"
-        signs = [slot.attempts / f"{attempt}.json", *(slot.lease / name for name in _listed(slot.lease))]
+        signs = [slot.attempts / f"{attempt}.json", *(slot.lease / name for name in listed(slot.lease))]
         alive = not builder.is_gone() if builder.is_near() else not all(self._is_older(p, pins.SILENT) for p in signs)
         return f"built by {builder}" if alive else None
 
@@ -298,15 +298,7 @@ def _leads(place: Place) -> str | None:
 
 
 def _attempts(slot: Slot) -> list[str]:
-    return sorted({name.removesuffix(".json") for name in _listed(slot.attempts)})
-
-
-def _listed(directory: Path) -> frozenset[str]:
-    """Return the names in a directory of a slot; none when somebody who needed the room has deleted it."""
-    try:
-        return files.names(directory)
-    except FileNotFoundError:
-        return frozenset()
+    return sorted({name.removesuffix(".json") for name in listed(slot.attempts)})
 
 
 def _is_directory(path: Path) -> bool:

@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import importlib.metadata
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +50,7 @@ def add_missing(env: Path, python: Path, wanted: Sequence[str]) -> tuple[str, ..
         NotReady: `env` has a distribution in a version that will not do, or one cannot be copied.
     """
     there = ask.interpreter(python, ["packages"])
-    left_out = _FOR_BUILDERS - {_TO_VERIFY} if there["suffix"] == ask_here()["suffix"] else _FOR_BUILDERS
+    left_out = _FOR_BUILDERS - {_TO_VERIFY} if there["suffix"] == EXTENSION_SUFFIXES[0] else _FOR_BUILDERS
     missing = missing_distributions(there, wanted, left_out)
     added = [donor.copy(missing[name], env, there) for name in sorted(missing)]
     donor.finish(env, python, added)

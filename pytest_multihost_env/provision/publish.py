@@ -281,6 +281,14 @@ def slots(place: Place) -> list[Slot]:
     return [Slot(place, name) for name in sorted(Slot(place, ".").names()) if _SLOT.fullmatch(name)]
 
 
+def listed(directory: Path) -> frozenset[str]:
+    """Return the names in a directory of a slot; none when somebody who needed the room has deleted it."""
+    try:
+        return files.names(directory)
+    except FileNotFoundError:
+        return frozenset()
+
+
 def _numbers(place: Place, key: str) -> set[int]:
     parts = (found.name.partition(".") for found in slots(place))
     return {int(number or 0) for stem, _, number in parts if stem == key}
